@@ -1,0 +1,61 @@
+"""Shared by all tests: the smallest random model, and quiet TensorFlow."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import matplotlib  # noqa: E402
+
+matplotlib.use("agg")
+
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
+settings.load_profile("unhurried")
+
+CAPTIONS = ["a red star above a blue moon", "a big green fish", "a red star and a red heart"]
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    from xray.tokenizer import Tokenizer, train_merges
+
+    # Too few merges to make every word one token, so that words of several tokens are met.
+    return Tokenizer(train_merges(CAPTIONS, 24), length=20)
+
+
+@pytest.fixture(scope="session")
+def tiny(tokenizer):
+    """Stable Diffusion's topology at the smallest widths, with random weights."""
+    from xray.architecture import Architecture
+
+    return Architecture(
+        vocab_size=len(tokenizer.vocabulary),
+        text_length=20,
+        text_width=16,
+        text_heads=2,
+        text_layers=2,
+        widths=(8, 16, 16, 16),
+        heads=(2, 2, 2, 2),
+        blocks=1,
+        groups=4,
+        ae_widths=(4, 4, 8, 8),
+        ae_blocks=1,
+        ae_groups=4,
+        size=64,
+    )
+
+
+@pytest.fixture(scope="session")
+def model(tiny, tokenizer):
+    import xray
+
+    return xray.load(tiny, weights=None, tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="session")
+def xla_model(tiny, tokenizer):
+    import xray
+
+    return xray.load(tiny, weights=None, tokenizer=tokenizer, jit=True)

@@ -1,0 +1,80 @@
+"""Attention is the equation, in chunks as whole, and never holds more than a chunk of weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.special
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xray import attention as module
+from xray.attention import attention, attention_weights, weighted_values
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def slow(q, k, mask=0.0):
+    """Vaswani et al., equation 1, in float64."""
+    q, k = q.astype(np.float64), k.astype(np.float64)
+    return scipy.special.softmax(q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1]) + mask, axis=-1)
+
+
+shapes = st.tuples(*(st.integers(1, n) for n in (2, 3, 9, 7, 6)))
+
+
+@settings(max_examples=30)
+@given(shapes, st.integers(1, 10))
+def test_it_is_the_equation_whatever_the_chunk(shape, chunk):
+    n, heads, queries, keys, d = shape
+    q, k = 2 * normal(0, n, heads, queries, d), normal(1, n, heads, keys, d)
+    v = normal(2, n, heads, keys, d)
+    expected = slow(q, k)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK", chunk)
+        weights = attention_weights(q, k)
+        out = attention(q, k, v)
+        np.testing.assert_array_equal(weighted_values(weights, v), out)
+    np.testing.assert_allclose(weights, expected, atol=1e-6)
+    np.testing.assert_allclose(out, expected @ v, atol=3e-6)
+
+
+def test_a_mask_is_cut_into_the_same_chunks(monkeypatch):
+    q, k, v = (normal(i, 2, 3, 10, 4) for i in range(3))
+    mask = np.triu(np.full((10, 10), -np.inf, np.float32), k=1)
+    whole = attention(q, k, v, mask=mask).numpy()
+    monkeypatch.setattr(module, "CHUNK", 3)
+    np.testing.assert_allclose(attention(q, k, v, mask=mask), whole, atol=1e-6)
+    weights = attention_weights(q, k, mask=mask).numpy()
+    np.testing.assert_allclose(weights, slow(q, k, mask), atol=1e-6)
+    assert (weights[..., np.triu_indices(10, k=1)[0], np.triu_indices(10, k=1)[1]] == 0).all()
+
+
+def test_chunked_and_whole_agree_at_the_size_of_a_picture():
+    q, k, v = (normal(i, 1, 2, 2500, 8) for i in range(3))  # three chunks, the last one short
+    expected = slow(q, k) @ v
+    np.testing.assert_allclose(attention(q, k, v), expected, atol=1e-6)
+
+
+def test_large_scores_do_not_overflow():
+    q = k = np.full((1, 1, 3, 4), 1e4, np.float32)
+    weights = attention_weights(q, k).numpy()
+    np.testing.assert_allclose(weights, 1 / 3, rtol=1e-6)
+
+
+def largest_tensor(fn, *shapes):
+    """Elements of the largest tensor in the graph that `fn` becomes."""
+    graph = tf.function(fn).get_concrete_function(*(tf.TensorSpec(s) for s in shapes)).graph
+    outputs = [t for op in graph.get_operations() for t in op.outputs]
+    return max(t.shape.num_elements() for t in outputs if t.shape.num_elements())
+
+
+@pytest.mark.parametrize("queries", [64, 256])
+def test_no_tensor_is_larger_than_a_chunk_of_weights(monkeypatch, queries):
+    monkeypatch.setattr(module, "CHUNK", 16)
+    shape = (1, 2, queries, 4)
+    assert largest_tensor(attention, shape, shape, shape) == 2 * 16 * queries
+    assert largest_tensor(attention_weights, shape, shape) == 2 * queries * queries

@@ -1,0 +1,244 @@
+"""What is saved is what is loaded, to the bit; what is damaged says so before anything is built."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import xray
+from xray import checkpoints
+from xray.checkpoints import save
+from xray.environment import EnvironmentProblem
+from xray.networks import variables
+
+
+def weights_of(model):
+    found = {}
+    for name, net in model.networks.items():
+        found |= {key: v.numpy() for key, v in variables(name, net).items()}
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "tiny"
+    save(model, folder, dtype="float32")
+    return folder
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    """A saved model that a test may damage."""
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
+def rewrite(folder, change):
+    """Change the stored tensors by `change(values)`, as a careful hand would: with their digest."""
+    path = folder / "weights.safetensors"
+    values = load_file(path)
+    change(values)
+    save_file(values, path)
+    sign(folder)
+
+
+def sign(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["sha256"] = checkpoints._sha256(folder / "weights.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+# --- saved and loaded ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def loaded(folder):
+    return xray.load(folder, numerics="keras_cv")
+
+
+def test_every_weight_comes_back_to_the_bit(model, loaded):
+    saved, found = weights_of(model), weights_of(loaded)
+    assert saved.keys() == found.keys() and len(saved) > 300
+    for key, values in saved.items():
+        np.testing.assert_array_equal(found[key], values, err_msg=key)
+    assert loaded.architecture == model.architecture and loaded.spacing == model.spacing
+    ids = model.tokenizer.ids("a red star above a moon")[None]
+    np.testing.assert_array_equal(loaded.tokenizer.ids("a red star above a moon")[None], ids)
+
+
+def test_the_digest_is_that_of_the_file(folder, loaded):
+    content = (folder / "weights.safetensors").read_bytes()
+    assert loaded.digest == hashlib.sha256(content).hexdigest()
+
+
+def test_numerics_come_with_the_weights_and_can_be_overridden(folder, loaded):
+    assert json.loads((folder / "config.json").read_text())["numerics"] == "reference"
+    assert loaded.numerics == "keras_cv"
+    assert loaded.networks["unet"].mid.attn[0].norm.epsilon == 1e-5
+    assert loaded.networks["decoder"].mid.res[0].norm1.epsilon == 1e-5
+    assert not loaded.networks["unet"].exact_gelu
+
+
+def test_half_precision_is_rounded_and_half_as_large(model, folder, tmp_path):
+    save(model, tmp_path / "half")
+    stored = load_file(tmp_path / "half" / "weights.safetensors")
+    for key, values in weights_of(model).items():
+        assert stored[key].dtype == np.float16
+        np.testing.assert_array_equal(stored[key], values.astype(np.float16), err_msg=key)
+    whole, half = ((f / "weights.safetensors").stat().st_size for f in (folder, tmp_path / "half"))
+    assert half < 0.6 * whole
+
+
+def test_the_matrix_for_colours_is_kept(model, tmp_path, monkeypatch):
+    matrix = np.arange(15, dtype=np.float32).reshape(5, 3) / 7
+    monkeypatch.setattr(model, "rgb_matrix", matrix)
+    save(model, tmp_path / "saved")
+    monkeypatch.setattr(checkpoints, "_build", lambda *args: model.networks)
+    monkeypatch.setattr(checkpoints, "_assign", lambda *args: None)
+    np.testing.assert_array_equal(xray.load(tmp_path / "saved").rgb_matrix, matrix)
+
+
+def test_a_model_without_vocabulary_can_be_saved(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "tokenizer", None)
+    save(model, tmp_path / "saved")
+    monkeypatch.setattr(checkpoints, "_build", lambda *args: model.networks)
+    monkeypatch.setattr(checkpoints, "_assign", lambda *args: None)
+    assert xray.load(tmp_path / "saved").tokenizer is None
+
+
+# --- random weights --------------------------------------------------------------------------
+
+
+def test_random_weights_are_those_of_their_seed(model, tiny):
+    again = weights_of(xray.load(tiny, weights=None, seed=0))
+    for key, values in weights_of(model).items():
+        np.testing.assert_array_equal(again[key], values, err_msg=key)
+        assert values.std() > 0, f"{key} is constant: a forgotten one would not be noticed"
+
+
+def test_random_weights_say_whose_they_are(model):
+    assert model.digest.startswith("random-0-") and model.name == "random"
+
+
+# --- what cannot be loaded -------------------------------------------------------------------
+
+
+@pytest.fixture
+def nothing_is_built(monkeypatch):
+    def build(*args):
+        raise AssertionError("networks were built")
+
+    monkeypatch.setattr(checkpoints, "_build", build)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("midi", {}, r"'midi' is neither a model \(mini, sd-v1-4, .*\) nor a saved one's folder"),
+        ("", {}, "neither a model"),
+        ("mini", {"weights": "best"}, "weights must be 'pretrained' or None, got 'best'"),
+        ("sd-v1-4", {}, r"not on this machine.*xray.load\('sd-v1-4', weights=None\)"),
+    ],
+)
+@pytest.mark.usefixtures("nothing_is_built")
+def test_an_unknown_model_is_refused_with_those_there_are(name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        xray.load(name, **arguments)
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+def test_an_architecture_alone_has_no_weights(tiny):
+    with pytest.raises(ValueError, match="no pretrained weights; give weights=None"):
+        xray.load(tiny)
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="nor a saved one's folder"):
+        xray.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"architecture": {"depth": 3}}'])
+@pytest.mark.usefixtures("nothing_is_built")
+def test_a_damaged_configuration_is_named(copy, text):
+    (copy / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        xray.load(copy)
+
+
+@pytest.mark.parametrize("key", ["sha256", "numerics", "spacing", "name", "rgb_matrix"])
+def test_a_configuration_that_lacks_something_is_named(copy, key, model, monkeypatch):
+    monkeypatch.setattr(checkpoints, "_build", lambda *args: model.networks)
+    config = json.loads((copy / "config.json").read_text())
+    del config[key]
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        xray.load(copy)
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+def test_missing_weights_are_named(copy):
+    (copy / "weights.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"weights\.safetensors is missing; reinstall"):
+        xray.load(copy)
+
+
+def flip_a_bit(content):
+    at = len(content) // 2
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, lambda c: c[:-1], lambda c: b""])
+@pytest.mark.usefixtures("nothing_is_built")
+def test_damaged_weights_are_noticed_by_their_digest(copy, damage):
+    path = copy / "weights.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"is damaged: its sha256 is .*config\.json says"):
+        xray.load(copy)
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+def test_what_is_no_safetensors_file_is_refused(copy):
+    (copy / "weights.safetensors").write_bytes(b"\x80\x04cos\nsystem\n")
+    sign(copy)
+    with pytest.raises(ValueError, match=r"weights\.safetensors cannot be read"):
+        xray.load(copy)
+
+
+KERNEL = "unet/mid/attn.0/cross/to_q/kernel"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values.pop(KERNEL), f"1 tensors are missing: {KERNEL}"),
+        (lambda v: v.update(extra=np.zeros(3)), "1 tensors are surplus: extra"),
+        (
+            lambda v: v.update({KERNEL: np.zeros((16, 8), np.float32)}),
+            rf"1 tensors are of wrong shape: {KERNEL} \(16, 8\) for \(16, 16\)",
+        ),
+    ],
+)
+def test_weights_of_another_model_change_nothing(copy, model, monkeypatch, change, message):
+    before = weights_of(model)
+    # Building takes seconds; the check comes before the first assignment.
+    monkeypatch.setattr(checkpoints, "_build", lambda *args: model.networks)
+    rewrite(copy, change)
+    with pytest.raises(ValueError, match=message):
+        xray.load(copy)
+    for key, values in weights_of(model).items():
+        np.testing.assert_array_equal(values, before[key])
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+def test_a_broken_environment_is_reported_first(monkeypatch):
+    def broken():
+        raise EnvironmentProblem("two of them")
+
+    monkeypatch.setattr(checkpoints, "check_environment", broken)
+    with pytest.raises(EnvironmentProblem, match="two of them"):
+        xray.load("mini")

@@ -1,0 +1,82 @@
+"""The kernels are the sums that SciPy computes, and each other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.signal
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xray.conv import conv2d, conv2d_as_matmul, matmul
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def slow_conv(x, kernel, bias, strides, padding):
+    """One output channel at a time, in float64."""
+    x = np.pad(x.astype(np.float64), [(0, 0), *padding, (0, 0)])
+    flipped = kernel[::-1, ::-1].astype(np.float64)
+    out = np.stack(
+        [
+            sum(
+                scipy.signal.convolve(x[..., i], flipped[None, ..., i, o], "valid")
+                for i in range(x.shape[-1])
+            )
+            for o in range(kernel.shape[-1])
+        ],
+        axis=-1,
+    )
+    return out[:, ::strides, ::strides] + bias
+
+
+cases = st.fixed_dictionaries(
+    {
+        "size": st.tuples(st.integers(3, 9), st.integers(3, 9)),
+        "kernel": st.sampled_from([1, 3]),
+        "channels": st.tuples(st.integers(1, 3), st.integers(1, 4)),
+        "strides": st.sampled_from([1, 2]),
+        "padding": st.sampled_from([((0, 0), (0, 0)), ((1, 1), (1, 1)), ((0, 1), (0, 1))]),
+    }
+)
+
+
+@pytest.mark.parametrize("conv", [conv2d, conv2d_as_matmul])
+@settings(max_examples=40)
+@given(case=cases)
+def test_a_convolution_is_the_sum_over_its_window(conv, case):
+    size, (cin, cout), k = case["size"], case["channels"], case["kernel"]
+    strides, padding = case["strides"], case["padding"]
+    if k == 1:  # what the networks have of these
+        strides, padding = 1, ((0, 0), (0, 0))
+    x, kernel, bias = normal(0, 2, *size, cin), normal(1, k, k, cin, cout), normal(2, cout)
+    out = conv(x, kernel, bias, strides=strides, padding=padding)
+    np.testing.assert_allclose(
+        out, slow_conv(x, kernel, bias, strides, padding), atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+def test_gradients_are_the_same_by_both(strides):
+    x, kernel, bias = (
+        tf.constant(normal(i, *s)) for i, s in enumerate([(1, 6, 8, 3), (3, 3, 3, 2), (2,)])
+    )
+    found = []
+    for conv in (conv2d, conv2d_as_matmul):
+        with tf.GradientTape() as tape:
+            tape.watch([x, kernel, bias])
+            out = conv(x, kernel, bias, strides=strides, padding=((1, 1), (1, 1)))
+            loss = tf.reduce_sum(tf.sin(out))
+        found.append(tape.gradient(loss, [x, kernel, bias]))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_product_applies_to_the_last_axis():
+    x, kernel = normal(0, 2, 3, 4, 5), normal(1, 5, 6)
+    out = matmul(x, kernel)
+    assert out.shape == (2, 3, 4, 6)
+    np.testing.assert_allclose(out, np.einsum("nijc,cd->nijd", x, kernel), atol=1e-5)

@@ -1,0 +1,90 @@
+"""Where results go: never over something else, and no empty folder is left behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from xray.experiment import experiment, output_folder
+
+
+@pytest.fixture(autouse=True)
+def somewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_every_run_without_out_gets_a_folder_of_its_own():
+    for name in ("question", "question-2", "question-3"):
+        with output_folder("question") as folder:
+            assert folder == Path("runs", name)
+            (folder / "result").touch()
+    assert len(list(Path("runs").iterdir())) == 3
+
+
+def test_overwrite_without_out_takes_the_first_folder():
+    for _ in range(2):
+        with output_folder("question", overwrite=True) as folder:
+            (folder / "result").touch()
+        assert folder == Path("runs/question")
+
+
+def test_nothing_is_left_of_a_run_that_wrote_nothing():
+    with pytest.raises(ValueError), output_folder("question", Path("a/b/c")):
+        raise ValueError
+    assert not Path("a").exists()
+    Path("a").mkdir()
+    with pytest.raises(KeyboardInterrupt) as stop, output_folder("question", Path("a/b")):
+        raise KeyboardInterrupt
+    assert stop.value.__notes__ == ["nothing was written"]
+    assert list(Path("a").iterdir()) == []
+
+
+def test_what_is_there_is_kept_and_named():
+    Path("a").mkdir()
+    Path("a/mine").touch()
+    with pytest.raises(ValueError, match="a exists and is not empty.*--overwrite"):
+        output_folder("question", Path("a")).__enter__()
+    with pytest.raises(NotADirectoryError):
+        output_folder("question", Path("a/mine/b")).__enter__()
+    with pytest.raises(FileExistsError):
+        output_folder("question", Path("a/mine")).__enter__()
+    with pytest.raises(KeyboardInterrupt) as stop:  # noqa: SIM117
+        with output_folder("question", Path("a"), overwrite=True) as folder:
+            (folder / "half").touch()
+            raise KeyboardInterrupt
+    assert stop.value.__notes__ == ["kept in a: half, mine"]
+
+
+def test_an_empty_folder_can_be_used():
+    Path("a").mkdir()
+    with output_folder("question", Path("a")) as folder:
+        assert folder == Path("a")
+    assert folder.exists()  # it was there before
+
+
+def test_only_what_is_named_is_cleared():
+    with experiment("question", Path("a")) as this:
+        for name in ("image.png", "notes.txt"):
+            (this.folder / name).touch()
+        this.save_figures({"one": Figure(), "two": Figure()})
+        (this.folder / "figures/mine.svg").touch()
+        this.clear("image.png", "figures/*.png", "absent")
+    left = sorted(str(p) for p in Path("a").rglob("*") if p.is_file())
+    assert left == ["a/figures/mine.svg", "a/notes.txt"]
+
+
+def test_finish_writes_the_summary_and_says_where_things_are(capsys):
+    with experiment("question", Path("a")) as this:
+        this.clock.lap("load")
+        this.clock.adopt({"text": 0.25, "decode": 0.5})
+        this.finish({"answer": 42})
+    summary = json.loads(Path("a/summary.json").read_text())
+    assert (summary["experiment"], summary["answer"]) == ("question", 42)
+    seconds = summary["seconds"]
+    assert list(seconds) == ["load", "text", "decode", "total"]
+    assert seconds["total"] == pytest.approx(seconds["load"] + 0.75, abs=2e-3)
+    assert summary["peak_memory"] > 20e6  # a Python process with matplotlib
+    assert "a/summary.json" in capsys.readouterr().out.splitlines()

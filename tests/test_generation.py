@@ -1,0 +1,754 @@
+"""A run: recording changes nothing, what is recorded is right, and the same can be run again."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import xray
+from xray import edits, store
+from xray.generator import initial_noise
+from xray.samplers import NoiseSchedule, spaced_timesteps
+from xray.taps import SiteError, edit, observe
+from xray.tokenizer import PromptTooLong
+
+PROMPT = "a red star above a blue moon"
+OTHER = "a big green fish"
+SKIP = "unet/up.1/skip.0"
+WEIGHTS = "unet/mid/attn.0/cross/weights"
+WHOLE = [observe("**", dtype="float32")]
+HALF = ["sampler/*", "unet/conv_in/out", "text/out"]
+TOKENS = [2, 3, 5]
+REDUCED = [
+    observe("unet/mid/**/cross/weights", mean="head", dtype="float32"),
+    observe("unet/up.3/attn.0/cross/weights", tokens=TOKENS, dtype="float32"),
+    observe("unet/up.3/attn.1/cross/weights", mean=("y", "x"), tokens=TOKENS),
+    observe("sampler/latent", mean="channel"),
+    observe("unet/time", dtype="float16"),
+]
+
+
+def run(model, prompt=PROMPT, **kwargs):
+    return model.generate(prompt, **{"steps": 3, "seed": 7, **kwargs})
+
+
+@pytest.fixture(scope="module")
+def plain(model):
+    return run(model)
+
+
+@pytest.fixture(scope="module")
+def whole(model):
+    return run(model, record=WHOLE)
+
+
+def equal(a, b, *sites, step=None):
+    return all(
+        np.array_equal(a.sel(s, step=step).values, b.sel(s, step=step).values) for s in sites
+    )
+
+
+def near(a, b, tolerance=1e-5):
+    """max|a − b| / std(b), the project's measure of error."""
+    a, b = np.asarray(a), np.asarray(b)
+    assert a.shape == b.shape
+    assert np.abs(a - b).max() <= tolerance * b.std()
+
+
+# --- 1: recording changes nothing ------------------------------------------------------------
+
+
+def test_recording_everything_changes_no_bit(model, plain, whole):
+    nothing = run(model, record=[])
+    everything = run(model, record=["**"])
+    assert nothing.sites == ["sampler/out", "image"]
+    assert len(everything.sites) > 200
+    for trace in (everything, whole, plain):
+        assert equal(nothing, trace, "sampler/out", "image")
+    assert equal(plain, everything, *plain.sites)
+
+
+def test_recording_everything_changes_no_bit_under_xla(xla_model, model):
+    nothing = run(xla_model, record=[])
+    everything = run(xla_model, record=["**"])
+    assert equal(nothing, everything, "sampler/out", "image")
+    # Every latent follows from the one before, so that the last being equal says it of all; those
+    # of the run that records nothing are started from again.
+    for step in everything.steps[1:]:
+        latent = everything.sel("sampler/latent", step=step).values
+        rest = run(xla_model, record=[], latent=latent, start_step=step)
+        assert equal(nothing, rest, "sampler/out", "image")
+    near(everything["sampler/latent"].values, run(model)["sampler/latent"].values, 1e-4)
+
+
+def test_on_disk_is_what_is_in_memory(model, tmp_path):
+    memory = run(model, record=REDUCED)
+    stored = run(model, record=REDUCED, store=tmp_path / "run.zarr")
+    opened = xray.open(tmp_path / "run.zarr")
+    assert stored.sites == opened.sites == memory.sites
+    assert equal(opened, memory, *memory.sites)
+    assert opened["unet/time"].coords["timestep"].values.tolist() == memory.timesteps
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(model, plain):
+    assert equal(run(model), plain, *plain.sites)
+    assert not equal(run(model, seed=8), plain, "sampler/latent", step=0)
+
+
+# --- 2: what is recorded is right ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float16", 2e-3)])
+def test_weights_sum_to_one_over_what_they_look_at(model, whole, dtype, tolerance):
+    trace = whole if dtype == "float32" else run(model, record=["**"])
+    found = [s for s in trace.sites if s.endswith("/weights")]
+    assert len(found) == 23 and {trace[s].dtype for s in found} == {np.dtype(dtype)}
+    for site in found:
+        weights = trace[site]
+        keys = 2 if weights.dims[-1] == "key_x" else 1
+        sums = weights.values.astype(np.float64).sum(axis=tuple(range(-keys, 0)))
+        np.testing.assert_allclose(sums, 1, atol=tolerance)
+
+
+def test_the_guided_noise_is_the_formula_to_the_bit(model, plain):
+    for guidance in (5.0, 7.3, 0.0, -2.0):
+        trace = run(model, guidance=guidance)
+        uncond, cond = (trace[f"sampler/noise_{b}"].values for b in ("uncond", "cond"))
+        expected = uncond + np.float32(guidance) * (cond - uncond)
+        np.testing.assert_array_equal(trace["sampler/noise"].values, expected)
+
+
+def test_the_branches_noise_is_what_the_unet_said(whole):
+    out = whole["unet/out"]
+    for branch in ("uncond", "cond"):
+        np.testing.assert_array_equal(
+            out.sel(branch=branch).values, whole[f"sampler/noise_{branch}"].values
+        )
+
+
+ALPHAS = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+
+
+def alpha(timestep):
+    return 1.0 if timestep == -1 else ALPHAS[int(timestep)]
+
+
+def ddim_by_hand(trace, k, t, t_next, eta):
+    a, a_next = alpha(t), alpha(t_next)
+    sigma = eta * ((1 - a_next) / (1 - a) * (1 - a / a_next)) ** 0.5
+    x = (
+        np.float32(a_next**0.5) * trace["sampler/denoised"].values[k]
+        + np.float32((1 - a_next - sigma**2) ** 0.5) * trace["sampler/noise"].values[k]
+    )
+    return x + trace["sampler/added_noise"].values[k] if eta else x
+
+
+def ddpm_by_hand(trace, k, t, t_next, eta):
+    a, a_next = alpha(t), alpha(t_next)
+    mean = (
+        np.float32(a_next**0.5 * (1 - a / a_next) / (1 - a)) * trace["sampler/denoised"].values[k]
+        + np.float32((a / a_next) ** 0.5 * (1 - a_next) / (1 - a))
+        * trace["sampler/latent"].values[k]
+    )
+    return mean + trace["sampler/added_noise"].values[k] if t_next >= 0 else mean
+
+
+@pytest.mark.parametrize(
+    ("sampler", "eta", "by_hand", "end"),
+    [
+        ("ddim", 0.0, ddim_by_hand, 0),
+        ("ddim", 0.5, ddim_by_hand, 0),
+        ("ddpm", 1.0, ddpm_by_hand, -1),
+    ],
+)
+def test_the_next_latent_follows_from_what_is_recorded_to_the_bit(
+    model, sampler, eta, by_hand, end
+):
+    trace = run(model, steps=4, sampler=sampler, eta=eta)
+    latents = trace["sampler/latent"].values
+    following = [*latents[1:], trace["sampler/out"].values]
+    visited = [*trace.timesteps, end]
+    for k, (t, t_next) in enumerate(zip(visited, visited[1:])):
+        noise_rate, signal_rate = np.float32((1 - alpha(t)) ** 0.5), np.float32(alpha(t) ** 0.5)
+        denoised = (latents[k] - noise_rate * trace["sampler/noise"].values[k]) / signal_rate
+        np.testing.assert_array_equal(trace["sampler/denoised"].values[k], denoised)
+        np.testing.assert_array_equal(by_hand(trace, k, t, t_next, eta), following[k])
+
+
+def test_the_picture_is_the_last_latent_decoded(model, plain):
+    decoded = model.decode(plain["sampler/out"])[0]
+    np.testing.assert_array_equal(np.asarray(decoded), np.asarray(plain.image))
+    assert plain.image.size == (64, 64)
+
+
+def test_the_initial_latent_is_the_seeds_noise(plain):
+    np.testing.assert_array_equal(
+        plain.sel("sampler/latent", step=0).values[0], initial_noise(7, (8, 8, 4))
+    )
+
+
+def test_noise_put_back_depends_on_seed_and_step_alone(model):
+    a, b = run(model, eta=0.5), run(model, OTHER, eta=0.5, guidance=2.0)
+    assert equal(a, b, "sampler/added_noise")
+    noise = a["sampler/added_noise"].values
+    assert not np.array_equal(noise[0] / noise[0].std(), noise[1] / noise[1].std())
+
+
+def test_a_site_is_recorded_as_it_was_asked_for(model, whole):
+    """Reduced inside the compiled step as the whole would be after it."""
+    trace = run(model, record=REDUCED)
+    near(trace[WEIGHTS].values, whole[WEIGHTS].values.mean(axis=3))
+    site = "unet/up.3/attn.0/cross/weights"
+    np.testing.assert_array_equal(trace[site].values, whole[site].values[..., TOKENS])
+    assert trace[site].coords["token"].values.tolist() == TOKENS
+    words = whole[site].coords["word"].values[TOKENS]
+    assert trace[site].coords["word"].values.tolist() == words.tolist()
+    site = "unet/up.3/attn.1/cross/weights"
+    assert trace[site].dims == ("step", "branch", "image", "head", "token")
+    expected = whole[site].values.mean(axis=(4, 5))[..., TOKENS]
+    np.testing.assert_allclose(trace[site].values, expected, atol=1e-3)
+    latent = whole["sampler/latent"].values.mean(axis=-1)
+    np.testing.assert_array_equal(trace["sampler/latent"].values, latent)
+    assert trace["unet/time"].dtype == np.float16
+
+
+def test_words_stand_where_their_tokens_are(model, whole):
+    tokens = model.tokenizer.tokens(PROMPT)
+    words = whole[WEIGHTS].coords["word"].values.tolist()
+    assert words == [t.word for t in tokens]
+    assert [w["word"] for w in whole.words] == PROMPT.split()
+    star = [i for i, t in enumerate(tokens) if t.word == "star"]
+    mapped = whole[WEIGHTS].word("star").values
+    np.testing.assert_allclose(mapped, whole[WEIGHTS].values[..., star].sum(-1), rtol=1e-6)
+
+
+def test_a_trace_says_how_it_was_made(plain):
+    a = json.loads(json.dumps(plain.attrs, default=np.ndarray.tolist))
+    assert (a["prompt"], a["negative"], a["seeds"]) == ([PROMPT], [""], [7])
+    assert (a["sampler"], a["steps"], a["guidance"], a["eta"]) == ("ddim", 3, 5.0, 0.0)
+    assert (a["width"], a["height"], a["spacing"]) == (64, 64, "leading")
+    assert plain.timesteps == spaced_timesteps(3)[:-1].tolist() and plain.steps == [0, 1, 2]
+    assert plain.status == "complete" and {"numpy", "keras"} <= set(a["versions"])
+
+
+# --- 7: sizes, batches, branches, embeddings -------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wide(model):
+    return run(model, width=128, height=64, record=["sampler/*", "unet/*/attn.0/*/weights"])
+
+
+def test_a_picture_need_not_be_square(model, wide):
+    assert wide.image.size == (128, 64)
+    assert wide["sampler/latent"].shape[2:4] == (8, 16)
+    assert wide["unet/mid/attn.0/self/weights"].shape[4:] == (1, 2, 1, 2)
+    assert wide["unet/down.0/attn.0/cross/weights"].shape[4:6] == (8, 16)
+    np.testing.assert_array_equal(np.asarray(model.decode(wide["sampler/out"])[0]), wide.image)
+
+
+def test_a_wide_latent_says_the_size_itself(model, wide):
+    latent = wide.sel("sampler/latent", step=1).values
+    rest = run(model, latent=latent, start_step=1, record=["sampler/*", "unet/*/attn.0/*/weights"])
+    assert rest.image.size == (128, 64) and equal(rest, wide, "sampler/out", "image")
+
+
+def test_an_item_of_a_batch_is_the_run_of_its_seed(model):
+    prompts, seeds = [PROMPT, OTHER], [7, 11]
+    batch = run(model, prompts, seed=seeds, eta=0.5)
+    assert len(batch.images) == 2 and batch.attrs["prompt"] == prompts
+    for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+        single = run(model, prompt, seed=seed, eta=0.5)
+        for site in ("sampler/latent", "sampler/noise", "sampler/added_noise"):
+            near(batch[site].values[:, i], single[site].values[:, 0])
+        near(batch["sampler/out"].values[i], single["sampler/out"].values[0])
+        distance = np.asarray(batch.images[i], int) - np.asarray(single.image, int)
+        assert np.abs(distance).max() <= 1
+
+
+def test_one_seed_for_several_prompts_is_one_noise(model):
+    batch = run(model, [PROMPT, OTHER])
+    first, second = batch.sel("sampler/latent", step=0).values
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(*batch.sel("sampler/noise_cond", step=0).values)
+    near(*batch.sel("sampler/noise_uncond", step=0).values)
+
+
+def test_one_prompt_for_several_seeds_is_the_same_prompt(model):
+    batch = run(model, seed=[7, 11])
+    assert batch.attrs["prompt"] == [PROMPT] * 2
+    near(batch["sampler/latent"].values[:, :1], run(model)["sampler/latent"].values)
+
+
+def test_prompt_and_negative_prompt_play_swapped_roles(model):
+    """u + g (c − u) = c + (1 − g)(u − c), to the end of the run."""
+    one = run(model, negative=OTHER, guidance=3.0)
+    other = run(model, OTHER, negative=PROMPT, guidance=-2.0)
+    for step in one.steps:
+        for a, b in (("cond", "uncond"), ("uncond", "cond")):
+            near(
+                one.sel(f"sampler/noise_{a}", step=step).values,
+                other.sel(f"sampler/noise_{b}", step=step).values,
+                1e-4,
+            )
+    near(one["sampler/out"].values, other["sampler/out"].values, 1e-4)
+    assert not equal(one, run(model, guidance=3.0), "sampler/noise_uncond", step=0)
+
+
+@pytest.fixture(scope="module")
+def single(model):
+    return run(model, guidance=1, record=HALF)
+
+
+def test_at_guidance_one_only_the_conditional_branch_is_computed(plain, single):
+    noise = single["sampler/noise"].values
+    np.testing.assert_array_equal(noise, single["sampler/noise_cond"].values)
+    near(noise[0], plain.sel("sampler/noise_cond", step=0).values)
+    assert "sampler/noise_uncond" not in single
+    # Half the work: one row went through the networks where two do otherwise.
+    assert single["unet/conv_in/out"].shape[:3] == (3, 1, 1)
+    assert single["text/out"].coords["branch"].values.tolist() == ["cond"]
+
+
+def test_guidance_is_continuous_at_one(model, single):
+    near(
+        run(model, guidance=1.000001)["sampler/out"].values,
+        single["sampler/out"].values,
+        1e-4,
+    )
+
+
+def test_an_embedding_in_place_of_its_text_is_the_same_run(model, plain):
+    embedded = run(model, model.embed(PROMPT))
+    near(embedded["sampler/latent"].values, plain["sampler/latent"].values)
+    both = run(model, model.embed(PROMPT), negative=model.embed(""))
+    near(both["sampler/latent"].values, plain["sampler/latent"].values)
+    assert both.attrs["prompt"] == both.attrs["negative"] == ["<embedding>"]
+
+
+def test_an_embedding_given_is_recorded_to_the_bit(model):
+    embedding = model.embed(PROMPT).values * np.float32(1.1)  # prompt weighting
+    trace = run(model, embedding)
+    np.testing.assert_array_equal(
+        trace["text/given"].sel(branch="cond").values, embedding.reshape(1, 20, 16)
+    )
+    near(trace["text/given"].sel(branch="uncond").values, model.embed("").values)
+
+
+def test_texts_and_embeddings_can_share_a_batch(model):
+    batch = run(model, [PROMPT, model.embed(OTHER).values[0]])
+    near(
+        batch["sampler/latent"].values,
+        run(model, [PROMPT, OTHER])["sampler/latent"].values,
+    )
+
+
+# --- starting in the middle, or from a picture -----------------------------------------------
+
+
+@pytest.mark.parametrize(("sampler", "eta"), [("ddim", None), ("ddim", 0.5), ("ddpm", None)])
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_recorded_latent_leads_to_the_rest_of_its_run_to_the_bit(model, sampler, eta, step):
+    trace = run(model, steps=4, sampler=sampler, eta=eta)
+    rest = run(
+        model,
+        steps=4,
+        sampler=sampler,
+        eta=eta,
+        latent=trace.sel("sampler/latent", step=step),
+        start_step=step,
+    )
+    assert rest.steps == list(range(step, 4)) and rest.timesteps == trace.timesteps[step:]
+    for site in ("sampler/latent", "sampler/noise", "sampler/denoised"):
+        np.testing.assert_array_equal(rest[site].values, trace[site].values[step:])
+    assert equal(rest, trace, "sampler/out", "image")
+
+
+def test_noise_given_as_an_array_is_the_noise_of_its_seed(model, plain):
+    assert equal(run(model, latent=initial_noise(7, (8, 8, 4))), plain, *plain.sites)
+
+
+picture = np.random.default_rng(3).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+
+
+@settings(max_examples=20)
+@given(
+    st.floats(0.001, 1), st.integers(1, 50), st.sampled_from(["leading", "trailing", "linspace"])
+)
+def test_a_noised_picture_starts_where_its_noise_belongs(model, strength, steps, spacing):
+    latent, start = model.noised(picture, strength, steps=steps, seed=5, spacing=spacing)
+    assert 0 <= start < steps and abs((steps - start) / steps - strength) <= 1 / steps
+    timestep = spaced_timesteps(steps, spacing)[start]
+    noise = initial_noise(5, (8, 8, 4))[None]
+    expected = NoiseSchedule().add_noise(model.encode(picture).values, noise, timestep)
+    np.testing.assert_array_equal(latent, expected)
+
+
+def test_at_full_strength_nearly_only_noise_is_left(model):
+    latent, start = model.noised(picture, 1.0, steps=25, seed=5, spacing="trailing")
+    noise = initial_noise(5, (8, 8, 4))
+    assert start == 0 and np.corrcoef(latent.ravel(), noise.ravel())[0, 1] > 0.99
+    _, start = model.noised(picture, 0.6, steps=25)
+    assert start == 10
+    latent, start = model.noised(picture, 0.01, steps=25)
+    assert start == 24  # at least one step is left to do
+    assert np.corrcoef(latent.ravel(), model.encode(picture).values.ravel())[0, 1] > 0.9
+
+
+def test_a_run_from_a_picture_goes_on_from_its_noise(model):
+    latent, start = model.noised(picture, 0.5, steps=4, seed=5)
+    trace = run(model, steps=4, latent=latent, start_step=start)
+    assert trace.steps == [2, 3]
+    np.testing.assert_array_equal(trace["sampler/start"].values, latent)
+    np.testing.assert_array_equal(trace.sel("sampler/latent", step=2).values, latent)
+
+
+@pytest.mark.parametrize("strength", [0, -0.1, 1.01, float("nan")])
+def test_a_strength_that_is_no_share_is_refused(model, strength):
+    with pytest.raises(ValueError, match="strength must be above 0 and at most 1"):
+        model.noised(picture, strength)
+
+
+# --- the parts alone -------------------------------------------------------------------------
+
+
+def test_the_unet_alone_predicts_what_the_run_recorded(model, plain):
+    contexts = [model.embed(""), model.embed(PROMPT)]
+    for branch, context in zip(("uncond", "cond"), contexts, strict=True):
+        noise = model.predict(
+            plain.sel("sampler/latent", step=1).values, plain.timesteps[1], context
+        )
+        near(noise, plain.sel(f"sampler/noise_{branch}", step=1).values)
+
+
+def test_pictures_are_encoded_from_any_form(model):
+    from PIL import Image
+
+    expected = model.encode(picture).values
+    assert expected.shape == (1, 8, 8, 4)
+    floats = picture.astype(np.float32) / 127.5 - 1
+    for form in (Image.fromarray(picture), picture[None], floats):
+        np.testing.assert_array_equal(model.encode(form).values, expected)
+    np.testing.assert_array_equal(model.encode(picture).values[0], model.encoder(floats[None])[0])
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((64, 60, 3), np.uint8), "multiples of 8, got 64×60"),
+        (np.zeros((64, 64), np.uint8), r"\(h, w, 3\) or \(n, h, w, 3\), got shape \(64, 64\)"),
+        (np.zeros((64, 64, 4), np.uint8), "got shape"),
+        (np.full((64, 64, 3), 2.0), r"must lie in \[-1, 1\]"),
+        (np.full((64, 64, 3), np.nan), "hold no NaN"),
+    ],
+)
+def test_what_is_no_picture_is_refused(model, image, message):
+    with pytest.raises(ValueError, match=message):
+        model.encode(image)
+
+
+def test_a_latent_has_four_channels(model):
+    with pytest.raises(ValueError, match=r"a latent is \(…, y, x, 4\), got shape \(8, 8, 3\)"):
+        model.decode(np.zeros((8, 8, 3)))
+
+
+def test_a_part_records_its_sites_and_refuses_others(model):
+    latent = initial_noise(1, (1, 8, 8, 4))
+    plain = model.decoder(latent)
+    pixels, seen = model.decoder.record(["decoder/up.*/res.0/out", "decoder/out"], latent)
+    np.testing.assert_array_equal(pixels, plain)
+    np.testing.assert_array_equal(seen["decoder/out"], pixels)
+    assert len(seen) == 5
+    with pytest.raises(SiteError, match="'decoder/uq' names no site of the decoder; nearest: "):
+        model.decoder.record("decoder/uq", latent)
+
+
+# --- again -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"sampler": "ddpm", "seed": [1, 2], "negative": OTHER},
+        {"guidance": 1, "eta": 0.5, "spacing": "trailing", "record": HALF},
+        {"latent": initial_noise(9, (8, 8, 4)), "start_step": 1},
+        {"record": REDUCED},
+        {"edit": [edit(SKIP, edits.scale, factor=0.3, steps=[1], branch="cond")]},
+        {"edit": [edit("sampler/noise", edits.scale, factor=0.1)], "record": []},
+    ],
+    ids=["plain", "batch", "guidance 1", "latent", "reduced", "edited", "sampler edited"],
+)
+def test_a_replay_has_the_same_bits(model, asked, tmp_path):
+    trace = run(model, **asked, store=tmp_path / "run.zarr")
+    again = xray.open(tmp_path / "run.zarr").replay(model)
+    assert again.equal and all(row.equal for row in again.rows)
+    assert {row.site for row in again.rows} == set(trace.sites)
+
+
+def test_a_replay_of_embeddings_has_the_same_bits(model):
+    trace = run(model, [model.embed(PROMPT).values[0], OTHER], negative=model.embed(OTHER))
+    assert model.replay(trace).equal
+    assert trace.attrs["prompt"] == ["<embedding>", OTHER]  # untouched
+    assert model.replay(trace).equal
+
+
+def test_a_replay_says_where_the_bits_differ(model):
+    trace = run(model, edit=edit("sampler/noise", edits.scale, factor=0.5, steps=[2]))
+    again = model.replay(trace, edit=[])
+    assert not again.equal
+    differing = {(row.site, row.step) for row in again.rows if not row.equal}
+    assert ("sampler/noise", 2) in differing and ("sampler/out", None) in differing
+    assert not [step for _, step in differing if step in (0, 1)]
+
+
+def test_an_edit_of_ones_own_must_be_handed_in_again(model):
+    own = edit("sampler/noise", lambda x, context, by: x * by, by=0.5)
+    trace = run(model, edit=own)
+    with pytest.raises(ValueError, match="'<lambda>' at 'sampler/noise' is not one of xray.edits"):
+        model.replay(trace)
+    assert model.replay(trace, edit=[own]).equal
+
+
+def test_a_function_that_only_bears_a_named_edits_name_is_not_it(model):
+    def scale(x, context, *, factor):
+        return x * factor * 0
+
+    trace = run(model, edit=edit("sampler/noise", scale, factor=1.0))
+    with pytest.raises(ValueError, match="a trace holds no code"):
+        model.replay(trace)
+
+
+def test_another_models_trace_is_refused(model, plain, monkeypatch):
+    monkeypatch.setattr(model, "digest", "0123456789abcdef")
+    with pytest.raises(ValueError, match="weights random-0.*; this is .* weights 0123456789ab"):
+        model.replay(plain)
+
+
+def test_another_mode_is_refused(xla_model, plain):
+    with pytest.raises(ValueError, match="with mode .*False.* and this model has .*True"):
+        xla_model.replay(plain)
+
+
+def test_a_truncated_prompt_is_replayed_as_it_was_cut(model):
+    with pytest.warns(UserWarning, match="is cut off"):
+        trace = run(model, " ".join([PROMPT] * 3), truncate=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert model.replay(trace).equal
+
+
+def test_a_replay_of_an_interrupted_run_agrees_in_what_there_is(model):
+    assert model.replay(interrupted(model).trace).equal
+
+
+# --- ending early ----------------------------------------------------------------------------
+
+
+def interrupted(model, **kwargs):
+    def progress(done, steps):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        run(model, **kwargs, progress=progress)
+    return raised.value
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_an_interrupted_run_keeps_its_complete_steps(model, plain, tmp_path, stored):
+    path = tmp_path / "run.zarr"
+    trace = interrupted(model, store=path if stored else None).trace
+    if stored:
+        trace = xray.open(path)
+    assert (trace.status, trace.reason) == ("interrupted", "interrupted by the user")
+    assert trace.steps == [0, 1] and "image" not in trace
+    np.testing.assert_array_equal(
+        trace["sampler/latent"].values, plain["sampler/latent"].values[:2]
+    )
+
+
+def test_progress_is_told_of_every_step(model):
+    told = []
+    run(model, progress=lambda done, steps: told.append((done, steps)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_latent_that_has_run_away_is_reported_not_painted(model):
+    too_large = edit("sampler/noise", edits.scale, factor=3e38, steps=[0])
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(FloatingPointError, match="U-Net's output at step 1 .* holds NaN") as raised,
+    ):
+        run(model, edit=too_large)
+    assert (raised.value.trace.status, raised.value.trace.steps) == ("failed", [0])
+
+
+# --- 8: bad input, said before any work ------------------------------------------------------
+
+BAD = [
+    # prompts
+    ({"prompt": ""}, ValueError, "the prompt is empty"),
+    ({"prompt": " \n"}, ValueError, "the prompt is empty"),
+    ({"prompt": [PROMPT, ""]}, ValueError, "the prompt is empty"),
+    ({"prompt": " ".join([PROMPT] * 3)}, PromptTooLong, "12 more than the 18 .*cut off"),
+    ({"negative": " ".join([PROMPT] * 3)}, PromptTooLong, "12 more than the 18"),
+    ({"prompt": 5}, TypeError, "a prompt is text or an embedding, got int: 5"),
+    ({"prompt": None}, TypeError, "a prompt is text or an embedding, got NoneType"),
+    ({"prompt": b"star"}, TypeError, "got bytes"),
+    ({"prompt": ["star", 3]}, TypeError, "a prompt is text or an embedding, got int: 3"),
+    ({"prompt": []}, ValueError, "0 prompts"),
+    ({"prompt": ["a star"] * 2, "seed": [1, 2, 3]}, ValueError, "2 prompts, .*3 seeds"),
+    # embeddings and latents
+    ({"prompt": np.zeros((19, 16))}, ValueError, r"is \(20, 16\), got shape \(19, 16\)"),
+    ({"negative": np.zeros((20, 15))}, ValueError, r"is \(20, 16\), got shape \(20, 15\)"),
+    ({"prompt": np.full((20, 16), np.nan)}, ValueError, "the embedding holds 320 NaN"),
+    ({"latent": np.zeros((8, 8, 3))}, ValueError, r"latent must be .*, got \(1, 8, 8, 3\)"),
+    ({"latent": np.zeros((2, 8, 8, 4))}, ValueError, r"latent must be .*, got \(2, 8, 8, 4\)"),
+    ({"latent": np.zeros((8, 9, 4))}, ValueError, "width must be a multiple of 64, got 72"),
+    ({"latent": np.full((8, 8, 4), np.inf)}, ValueError, "the latent holds 256 NaN or inf"),
+    ({"latent": np.zeros((8, 8, 4)), "width": 128}, ValueError, "width is 128, but the latent"),
+    # sizes and numbers
+    ({"width": 100}, ValueError, "width must be a multiple of 64, got 100"),
+    ({"height": 32}, ValueError, "height must be a multiple of 64, got 32"),
+    ({"height": 64.5}, ValueError, "height must be a multiple of 64, got 64.5"),
+    ({"height": -64}, ValueError, "height must be a multiple of 64, got -64"),
+    ({"steps": 0}, ValueError, "steps must be a whole number from 1 up, got 0"),
+    ({"steps": -1}, ValueError, "steps must be"),
+    ({"steps": 2.5}, ValueError, "steps must be a whole number from 1 up, got 2.5"),
+    ({"steps": True}, ValueError, "steps must be"),
+    ({"steps": "3"}, ValueError, "steps must be a whole number from 1 up, got '3'"),
+    ({"steps": 1001}, ValueError, "steps must be 1 … 1000, got 1001"),
+    ({"start_step": 1}, ValueError, "start_step 1 needs the latent"),
+    ({"start_step": 3}, ValueError, "start_step must be 0 … 2, got 3"),
+    ({"start_step": -1}, ValueError, "start_step must be a whole number from 0 up, got -1"),
+    ({"guidance": float("nan")}, ValueError, "guidance must be a number, got nan"),
+    ({"guidance": float("inf")}, ValueError, "guidance must be a number"),
+    ({"seed": -1}, ValueError, "seed -1 is not a whole number from 0 up"),
+    ({"seed": 1.5}, ValueError, "seed 1.5 is not a whole number"),
+    ({"seed": "7"}, ValueError, "seed '7' is not a whole number"),
+    ({"seed": []}, ValueError, "0 seeds"),
+    ({"eta": 1.5}, ValueError, "eta must be 0 … 1, got 1.5"),
+    ({"eta": float("nan")}, ValueError, "eta must be a number, got nan"),
+    # names
+    ({"sampler": "dimm"}, ValueError, "sampler 'dimm' is not one of ddim, ddpm"),
+    ({"spacing": "even"}, ValueError, "spacing 'even' is not leading, trailing or linspace"),
+]
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "message"), BAD, ids=[str(case[0])[:40] for case in BAD]
+)
+def test_bad_input_is_refused_before_any_work(model, tmp_path, monkeypatch, asked, error, message):
+    def work(*args, **kwargs):
+        raise AssertionError("a network was prepared")
+
+    for part in model.parts.values():
+        monkeypatch.setattr(part, "program", work)
+    asked = {"prompt": PROMPT, "steps": 3, "store": tmp_path / "run.zarr", **asked}
+    with pytest.raises(error, match=message):
+        model.generate(**asked)
+    assert not (tmp_path / "run.zarr").exists()
+
+
+UNCLEAR = [
+    ({"width": 0}, "width"),
+    ({"width": "64"}, "width"),
+    ({"width": 64.0}, "width"),
+    ({"guidance": "5"}, "guidance"),
+    ({"guidance": None}, "guidance"),
+    ({"start_step": 1.5, "latent": np.zeros((8, 8, 4))}, "start_step"),
+    ({"record": [3]}, "record"),
+    ({"edit": SKIP}, "edit"),
+    ({"record": [observe("text/out", tokens=[99])]}, "token"),
+    ({"record": [observe("text/out", tokens=[-1])]}, "token"),
+]
+
+
+@pytest.mark.parametrize(("asked", "named"), UNCLEAR, ids=[str(case[0])[:40] for case in UNCLEAR])
+def test_bad_input_is_refused_by_its_name(model, asked, named):
+    with pytest.raises((ValueError, TypeError), match=named):
+        run(model, **asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"record": ["text/layer.0/ou"]}, "names no site .*nearest: text/layer.0/out"),
+        ({"record": ["sampler/noise_uncond"], "guidance": 1}, "guidance 1 .* no unconditional"),
+        ({"record": ["sampler/added_noise"]}, "at eta 0 no noise is put back"),
+        ({"record": ["encoder/**"]}, "starts from noise and does not run the encoder"),
+        ({"record": [""]}, "names no site"),
+        (
+            {"record": ["text/layer.0/out"], "prompt": np.zeros((20, 16)), "guidance": 1},
+            "given as embeddings, so the text encoder does not run",
+        ),
+    ],
+)
+def test_a_site_that_this_run_cannot_reach_is_refused_with_the_reason(model, asked, message):
+    with pytest.raises(SiteError, match=message):
+        run(model, **{"prompt": PROMPT, **asked})
+
+
+def test_a_wide_pattern_takes_what_this_run_computes(model):
+    embedded = run(model, np.ones((20, 16), np.float32), guidance=1, record=["*/*"])
+    assert [s for s in embedded.sites if s.startswith(("sampler/", "text/"))] == [
+        "sampler/latent",
+        "sampler/noise_cond",
+        "sampler/noise",
+        "sampler/denoised",
+        "text/given",  # kept for a replay
+        "sampler/out",
+    ]
+    assert {"unet/time", "unet/out", "decoder/out"} <= set(embedded.sites)
+
+
+def test_a_place_that_cannot_be_written_is_refused_first(model, tmp_path, monkeypatch):
+    def work(*args, **kwargs):
+        raise AssertionError("a network was prepared")
+
+    for part in model.parts.values():
+        monkeypatch.setattr(part, "program", work)
+    (tmp_path / "there").mkdir()
+    for path, message in [
+        (tmp_path / "there", "exists already"),
+        (tmp_path / "no" / "run.zarr", "is not an existing folder"),
+        ("/proc/run.zarr", "cannot be written"),
+    ]:
+        with pytest.raises(xray.TraceError, match=message):
+            run(model, store=path)
+
+
+@pytest.mark.parametrize("place", ["disk", "memory"])
+def test_a_place_that_is_too_small_is_refused_with_the_numbers(model, tmp_path, monkeypatch, place):
+    if place == "disk":
+        usage = store.shutil.disk_usage(tmp_path)._replace(free=10_000)
+        monkeypatch.setattr(store.shutil, "disk_usage", lambda path: usage)
+    else:
+        monkeypatch.setattr(store, "_available_memory", lambda: 10_000)
+    path = tmp_path / "run.zarr" if place == "disk" else None
+    with pytest.raises(xray.TraceError, match=f"needs .*kB and 10 kB of {place}.*image"):
+        run(model, store=path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_without_vocabulary_says_so(model, monkeypatch):
+    monkeypatch.setattr(model, "tokenizer", None)
+    with pytest.raises(ValueError, match="without a vocabulary and cannot read 'a red star"):
+        run(model)
+
+
+def test_what_is_recorded_elsewhere_does_not_compile_the_unet_again(model, plain):
+    before = model.unet.traces
+    run(model, record=["sampler/latent", "text/out"])
+    assert model.unet.traces == before
+
+
+def test_an_embedding_beside_text_can_be_recorded_reduced(model):
+    trace = run(model, model.embed(PROMPT), record=[observe("text/out", dtype="float16")])
+    assert model.replay(trace).equal

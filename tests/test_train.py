@@ -1,0 +1,49 @@
+"""Training the miniature, in two minutes: that it resumes, and that what it exports opens."""
+
+import json
+
+import numpy as np
+import pytest
+
+import xray
+from xray.miniature import train
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    out = tmp_path_factory.mktemp("training")
+    train.main(["--quick", "--out", str(out)])
+    return out
+
+
+def progress(out, stage):
+    return json.loads((out / stage / "progress.json").read_text())
+
+
+def test_the_export_opens_and_draws(out):
+    model = xray.load(out / "mini")
+    assert model.generate("a red star", steps=2, record=[]).image.size == (128, 128)
+    assert model.parameters < 10_000_000
+
+
+def test_latents_have_unit_variance_under_the_exported_scaling_factor(out):
+    model = xray.load(out / "mini")
+    pictures = [np.asarray(train.image(s)) for s in train.training_scenes(train.QUICK.scenes)]
+    assert model.encode(np.stack(pictures)).values.std() == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_second_call_goes_on_where_the_first_stopped(out):
+    before = progress(out, "diffusion")
+    train.main(["--quick", "--out", str(out), "--stage", "diffusion", "--minutes", "0.5"])
+    after = progress(out, "diffusion")
+    assert after["steps"] > before["steps"] and after["seconds"] > before["seconds"]
+    # The budget is of the whole, not of the second call; one step may go over.
+    assert after["seconds"] == pytest.approx(30, abs=5)
+
+
+def test_minutes_belong_to_a_stage(out, capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--out", str(out), "--minutes", "3"])
+    assert "--minutes goes with --stage" in capsys.readouterr().err

@@ -1,0 +1,171 @@
+"""One run of an experiment: the folder for its results, its clock, and how it ends.
+
+with experiment("record_generation", out) as this:
+    model = this.load("mini")
+    ...
+    this.save_figures({"timeline": figure})
+    this.finish({"prompt": prompt})              # summary.json, and a word on where things are
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import itertools
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xray.clock import Clock
+from xray.script import quiet_tensorflow
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from xray.generator import Generator
+
+
+@dataclass
+class Experiment:
+    """What `experiment` gives.
+
+    Attributes:
+        name: of the script.
+        folder: for its results.
+        clock: running since its beginning.
+    """
+
+    name: str
+    folder: Path
+    clock: Clock = field(default_factory=Clock)
+
+    def load(self, model: str) -> Generator:
+        """Open a model, as `xray.load`, without TensorFlow's start-up lines."""
+        with quiet_tensorflow():
+            # `load` would import them too; here the clock can tell them from the weights.
+            for module in ("xray.generator", "keras_cv.src.backend"):
+                importlib.import_module(module)
+            self.clock.lap("import")
+            from xray.checkpoints import load
+
+            generator = load(model)
+        self.clock.lap("load")
+        return generator
+
+    def clear(self, *patterns: str) -> None:
+        """Remove what an earlier run left in the folder, by globs such as ``figures/*.png``.
+
+        To be called when nothing can refuse the run any more.
+        """
+        for pattern in patterns:
+            for path in self.folder.glob(pattern):
+                path.unlink()
+
+    def save_figures(self, figures: Mapping[str, Figure]) -> None:
+        """Write each figure to ``figures/STEM.png``."""
+        save_figures(figures, self.folder / "figures")
+
+    def finish(self, values: dict[str, Any]) -> None:
+        """Write ``summary.json``: `values`, seconds by phase, peak memory. Say where things are."""
+        from xray import summary
+        from xray.stats import format_bytes
+
+        seconds, peak = self.clock.seconds, summary.peak_memory()
+        total = round(sum(seconds.values()), 3)
+        summary.write(
+            self.folder / "summary.json",
+            {
+                "experiment": self.name,
+                **values,
+                "seconds": {**seconds, "total": total},
+                "peak_memory": peak,
+            },
+        )
+        phases = ", ".join(f"{phase} {each:.1f}" for phase, each in seconds.items())
+        memory = "" if peak is None else f", {format_bytes(peak)} of memory at most"
+        print(f"\n{total:.1f} s ({phases}){memory}")
+        for path in sorted(self.folder.iterdir()):
+            print(path)
+
+
+@contextlib.contextmanager
+def experiment(
+    name: str, out: Path | None = None, *, overwrite: bool = False
+) -> Iterator[Experiment]:
+    """An experiment that begins now. Arguments and errors as for `output_folder`."""
+    with output_folder(name, out, overwrite=overwrite) as folder:
+        yield Experiment(name, folder)
+
+
+@contextlib.contextmanager
+def output_folder(name: str, out: Path | None = None, *, overwrite: bool = False) -> Iterator[Path]:
+    """The folder for a script's results: made at once, gone again if nothing came into it.
+
+    Args:
+        name: of the script.
+        out: the folder; by default ``runs/NAME`` under the current folder, or the first of
+            ``runs/NAME-2``, ``runs/NAME-3``, … that is free.
+        overwrite: accept that there is something in it, also in ``runs/NAME``.
+
+    Yields:
+        The folder. An interrupted run's exception leaves with a note of what is kept in it.
+
+    Raises:
+        ValueError: there is something at `out` already.
+        OSError: it cannot be made or written to.
+    """
+    folder, made = _make_folder(name, out, overwrite)
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+        yield folder
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) or hasattr(error, "trace"):
+            error.add_note(_kept(folder, error))
+        raise
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):  # it is not empty
+                path.rmdir()
+
+
+def _make_folder(name: str, out: Path | None, overwrite: bool) -> tuple[Path, list[Path]]:
+    """The folder, and those that had to be made for it, innermost first."""
+    if out is None and overwrite:
+        out = Path("runs", name)
+    if out is None:
+        numbered = (Path("runs", f"{name}-{n}" if n > 1 else name) for n in itertools.count(1))
+        folder = next(path for path in numbered if not os.path.lexists(path))
+    else:
+        folder = out
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=out is not None)
+    if not overwrite and any(folder.iterdir()):
+        raise ValueError(
+            f"{folder} exists and is not empty; choose another --out, or replace what is there "
+            "with --overwrite"
+        )
+    return folder, made
+
+
+def _kept(folder: Path, error: BaseException) -> str:
+    names = sorted(path.name for path in folder.iterdir())
+    if not names:
+        return "nothing was written"
+    trace = getattr(error, "trace", None)
+    if trace is not None and trace.path is not None:
+        steps = trace.attrs["steps"] - trace.attrs["start_step"]
+        complete = f"{trace.path.name} ({len(trace.steps)} of {steps} steps)"
+        names = [complete if name == trace.path.name else name for name in names]
+    return f"kept in {folder}: {', '.join(names)}"
+
+
+def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Write each figure to ``folder/STEM.png``; the folder is made if absent."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{stem}.png" for stem in figures]
+    for path, figure in zip(paths, figures.values(), strict=True):
+        figure.savefig(path)
+    return paths

@@ -1,0 +1,243 @@
+"""`Generator`: Stable Diffusion taken apart into the five things it is.
+
+model = xray.load("mini")
+trace = model.generate("a red star above a blue moon", seed=7, record=["sampler/*"])
+model.tokenizer, model.text, model.unet, model.encoder, model.decoder      # each callable alone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xray import forward
+from xray.architecture import Architecture
+from xray.batch import prompt_tokens, token_coords
+from xray.generation import generate
+from xray.networks import Autoencoder, TextEncoder, UNet, set_numerics, variables
+from xray.pixels import pixels_of, to_uint8
+from xray.plan import plan
+from xray.program import Part
+from xray.replay import replay
+from xray.samplers import NoiseSchedule, initial_noise, spaced_timesteps
+from xray.tensor import DebugTensor
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from xray.tokenizer import Tokenizer
+
+
+class Generator:
+    """A text-to-image latent diffusion model, opened.
+
+    Usually made by `xray.load`. Its parts are attributes, each callable alone on NumPy arrays and
+    each with ``.record(patterns, *arrays)`` to see its sites:
+
+    - ``tokenizer``: text → tokens (`xray.tokenizer.Tokenizer`), or None.
+    - ``text(ids)``: (n, length) int32 → (n, length, width) embedding.
+    - ``unet(latent, timestep_embedding, context)``: → (n, h/8, w/8, 4); see `predict`.
+    - ``encoder(pixels)``: (n, h, w, 3) in [-1, 1] → (n, h/8, w/8, 4), scaled.
+    - ``decoder(latent)``: (n, h/8, w/8, 4), scaled → (n, h, w, 3), about [-1, 1].
+
+    Args:
+        name: what the model is called in traces.
+        architecture: its sizes.
+        tokenizer: or None where there is no vocabulary; prompts must then be embeddings.
+        text, unet, encoder, decoder: the networks, from `xray.architecture` or, for KerasCV's own
+            models, from `xray.networks`.
+        digest: identifies the weights.
+        numerics: ``"reference"`` computes as the original Stable Diffusion, ``"keras_cv"`` as
+            KerasCV, which differs in group-norm epsilon and the kind of GELU.
+        spacing: of timesteps, by default.
+        rgb_matrix: (5, 3), for showing latents as colour, or None.
+        jit: compile with XLA.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        architecture: Architecture,
+        tokenizer: Tokenizer | None,
+        text: TextEncoder,
+        unet: UNet,
+        encoder: Autoencoder,
+        decoder: Autoencoder,
+        *,
+        digest: str,
+        numerics: str = "reference",
+        spacing: str = "leading",
+        rgb_matrix: np.ndarray | None = None,
+        jit: bool = False,
+    ):
+        self.name, self.architecture, self.tokenizer = name, architecture, tokenizer
+        self.digest, self.numerics, self.spacing, self.jit = digest, numerics, spacing, jit
+        self.rgb_matrix = rgb_matrix
+        self.schedule = NoiseSchedule()
+        self.networks = {"text": text, "unet": unet, "encoder": encoder, "decoder": decoder}
+        set_numerics(numerics, text, unet, encoder, decoder)
+        self.text = Part("text", lambda tap, ids: forward.text_encoder(text, ids, tap), jit=jit)
+        self.unet = Part("unet", _unet_of(unet), jit=jit)
+        self.encoder = Part("encoder", lambda tap, x: forward.encoder(encoder, x, tap), jit=jit)
+        self.decoder = Part("decoder", lambda tap, x: forward.decoder(decoder, x, tap), jit=jit)
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        return {p.name: p for p in (self.text, self.unet, self.encoder, self.decoder)}
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the model has learned."""
+        return sum(
+            int(np.prod(v.shape))
+            for name, net in self.networks.items()
+            for v in variables(name, net).values()
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"Generator {self.name} ({self.parameters / 1e6:.1f} M parameters, "
+            f"{self.architecture.size}×{self.architecture.size}, {self.numerics} numerics, "
+            f"{'XLA' if self.jit else 'no XLA'}, weights {self.digest[:12]})"
+        )
+
+    # ------------------------------------------------------------------------------ the whole
+
+    generate = generate
+    plan = plan
+    replay = replay
+
+    # ------------------------------------------------------------------------------ the parts
+
+    def embed(self, prompt: str | Sequence[str], *, truncate: bool = False) -> DebugTensor:
+        """The text encoder's output: (image, token, channel).
+
+        Example:
+            >>> model.embed("a red star").word("star").norm("channel")
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        tokens = [prompt_tokens(self, p, truncate) for p in prompts]
+        values = self.text(np.array([[t.id for t in row] for row in tokens], np.int32))
+        return self._tensor(
+            "text/out",
+            values,
+            ("image", "token", "channel"),
+            token_coords(tokens[0]) if len(prompts) == 1 else {},
+            prompt=prompts[0] if len(prompts) == 1 else prompts,
+        )
+
+    def predict(self, latent: Any, timestep: float, context: Any) -> np.ndarray:
+        """The U-Net alone: the noise it sees.
+
+        Args:
+            latent: (n, h/8, w/8, 4), variance preserving.
+            timestep: 0 … 999, may be fractional.
+            context: (n, length, width), from `embed`.
+
+        Returns:
+            (n, h/8, w/8, 4) float32, the noise, whatever the network predicts in its place.
+        """
+        latent, context = _float32(latent), _float32(context)
+        embedding = np.tile(self.timestep_embedding(timestep), (len(latent), 1))
+        output = self.unet(latent, embedding, context)
+        return self.schedule.to_noise(self.architecture.prediction, output, latent, timestep)
+
+    def encode(self, image: Any) -> DebugTensor:
+        """Pictures → scaled latents (image, y, x, channel): the mean of the posterior.
+
+        Args:
+            image: a PIL image, a uint8 array (h, w, 3) or (n, h, w, 3), or such floats in [-1, 1];
+                height and width multiples of 8.
+        """
+        return self._tensor("encoder/out", self.encoder(pixels_of(image)))
+
+    def decode(self, latent: Any) -> list[Image.Image]:
+        """Scaled latents (…, y, x, 4) → one PIL image for each.
+
+        Example:
+            >>> model.decode(trace["sampler/denoised"].sel(step=12))[0]
+        """
+        from PIL import Image
+
+        values = _float32(latent)
+        if values.ndim < 3 or values.shape[-1] != 4:
+            raise ValueError(f"a latent is (…, y, x, 4), got shape {values.shape}")
+        values = values.reshape(-1, *values.shape[-3:])
+        return [Image.fromarray(p) for p in to_uint8(self.decoder(values))]
+
+    def noised(
+        self,
+        image: Any,
+        strength: float,
+        *,
+        steps: int = 25,
+        seed: int = 0,
+        spacing: str | None = None,
+    ) -> tuple[np.ndarray, int]:
+        """A picture with as much noise as a run has left at some step, to start from.
+
+        Args:
+            image: as for `encode`.
+            strength: share of the run that is left to do, above 0 and up to 1, which leaves
+                almost nothing of the picture.
+            steps, spacing: of the run that will follow.
+            seed: of the noise.
+
+        Returns:
+            ``(latent, start_step)`` for ``generate(latent=…, start_step=…, steps=steps)``.
+
+        Reference:
+            Meng et al. 2022, "SDEdit".
+
+        Example:
+            >>> latent, start = model.noised(photo, 0.6)
+            >>> model.generate("a green fish", latent=latent, start_step=start)
+        """
+        if not 0 < strength <= 1:
+            raise ValueError(f"strength must be above 0 and at most 1, got {strength}")
+        start = steps - max(1, round(strength * steps))
+        timestep = spaced_timesteps(steps, spacing or self.spacing)[start]
+        x0 = self.encode(image).values
+        noise = np.stack([initial_noise(seed, x0.shape[1:])] * len(x0))
+        return self.schedule.add_noise(x0, noise, timestep), start
+
+    def timestep_embedding(self, timestep: float) -> np.ndarray:
+        """What the U-Net is told of the time: (width,) float32."""
+        return forward.timestep_embedding(timestep, self.architecture.widths[0])
+
+    def _tensor(
+        self,
+        site: str,
+        values: np.ndarray,
+        dims: tuple[str, ...] = ("image", "y", "x", "channel"),
+        coords: dict[str, Any] | None = None,
+        prompt: Any = "",
+    ) -> DebugTensor:
+        return DebugTensor(
+            values,
+            dims=dims,
+            coords=coords,
+            site=site,
+            model=self.name,
+            prompt=prompt,
+            rgb_matrix=self.rgb_matrix,
+        )
+
+
+def _unet_of(net: UNet) -> Callable:
+    """The U-Net on both guidance branches at once: the latent is one, the contexts are several."""
+
+    def run(tap: Any, latent: Any, embedding: Any, context: Any) -> Any:
+        import tensorflow as tf
+
+        branches = context.shape[0] // latent.shape[0]
+        latent, embedding = (tf.concat([x] * branches, axis=0) for x in (latent, embedding))
+        return forward.unet(net, latent, embedding, context, tap)
+
+    return run
+
+
+def _float32(values: Any) -> np.ndarray:
+    return np.asarray(values, np.float32)

@@ -1,0 +1,1 @@
+"""The built-in model: captioned scenes with known truth, training, evaluation."""

@@ -1,0 +1,460 @@
+"""How good is the miniature?
+
+    python -m xray.miniature.evaluate --model mini --out runs/evaluation
+
+Prints a table of figures beside the ones to reach and writes it as ``evaluation.json`` and
+``evaluation.md``, with the pictures of the first captions (``pictures.png``) and the guidance
+curve (``guidance.png``). Parts, each written as soon as it is known, so that an evaluation may be
+made in several runs (``--parts``):
+
+- ``judge``: how far the network that looks at the pictures can be trusted.
+- ``autoencoder``: PSNR and SSIM of rendered scenes after encoding and decoding.
+- ``pictures``: whether pictures show what their captions state, held-out combinations among them.
+- ``guidance``: the same over guidance scales.
+- ``synonyms``: whether captions that mean the same are close.
+- ``attention``: whether words attend to the pixels that they speak of.
+- ``diversity``: whether seeds give different pictures.
+
+Captions are never ones that the training scenes had. Every scene and every noise comes from
+``--seed``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import inspect
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xray.checkpoints import load
+from xray.generator import Generator
+from xray.miniature import grounding, metrics
+from xray.miniature.judge import accuracy, load_judge, round_trip
+from xray.miniature.scenes import Scene, caption_pairs, contact_sheet, image, scene
+from xray.miniature.scoring import Seen, score, shares, statement
+from xray.miniature.train import Budget, training_scenes
+from xray.miniature.training import stream_seed
+
+STEPS, FEWER_STEPS = 25, 10
+GUIDANCES = (1.0, 2.0, 3.0, 5.0, 7.5)
+TIMESTEPS = (100.0, 300.0, 500.0, 700.0, 900.0)
+DIVERSE_CAPTION = 20  # the seed of "a small red house": position, fill and background are open
+BATCH = 25
+_STREAM = 7  # of scene seeds; see `xray.miniature.train`
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+        what: is measured.
+        figure: that was found.
+        n: of how many it is the mean.
+        unit: "%" for shares, which are kept as 0 … 1; "dB", "×" or "".
+        reach: the least that it should be; None for figures that stand there for comparison.
+    """
+
+    what: str
+    figure: float
+    n: int
+    unit: str = ""
+    reach: float | None = None
+
+    @property
+    def reached(self) -> bool | None:
+        return None if self.reach is None else bool(self.figure >= self.reach)
+
+    def shown(self, figure: float) -> str:
+        if self.unit == "%":
+            return f"{100 * figure:.1f} %"
+        return f"{figure:.2f} {self.unit}" if self.unit else f"{figure:.3f}"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many of everything.
+
+    Attributes:
+        captions: for pictures, of each split.
+        curve: captions for each guidance scale.
+        scenes: for the autoencoder, the judge and each kind of caption pair.
+        words: scenes whose words' attention is graded; a third as many fix the threshold.
+        seeds: for diversity.
+        trained: training scenes, whose captions are avoided.
+    """
+
+    captions: int = 1000
+    curve: int = 250
+    scenes: int = 1000
+    words: int = 200
+    seeds: int = 64
+    trained: int = Budget().scenes
+
+
+QUICK = Sizes(captions=8, curve=4, scenes=16, words=3, seeds=4, trained=0)
+
+
+@dataclass
+class Bench:
+    """What is evaluated, by whom, on what.
+
+    Attributes:
+        model: whose `generate`, `embed`, `encode`, `decoder` and `unet` are used.
+        judge: uint8 pictures (n, 128, 128, 3) → a `Seen` for each.
+        sizes: how many of everything.
+        out: where pictures are written.
+        seed: of all scenes and noises.
+    """
+
+    model: Generator
+    judge: Callable[[np.ndarray], list[Seen]]
+    sizes: Sizes
+    out: Path
+    seed: int = 0
+
+    def scenes(self, count: int, part: int, split: str = "train") -> list[Scene]:
+        """Scenes of which training saw neither picture nor caption; other ones for each part."""
+        indices = itertools.count(part * 10_000_000)
+        new = (scene(stream_seed(self.seed, _STREAM, index), split=split) for index in indices)
+        unseen = (s for s in new if s.caption not in self.trained)
+        return list(itertools.islice(unseen, count))
+
+    @functools.cached_property
+    def trained(self) -> set[str]:
+        """The captions that training had."""
+        return trained_captions(self.sizes.trained)
+
+    def draw(self, scenes: Sequence[Scene], **options: Any) -> np.ndarray:
+        """The model's pictures for the captions of scenes, uint8, each from a seed of its own."""
+        pictures = []
+        for start in range(0, len(scenes), BATCH):
+            captions = [s.caption for s in scenes[start : start + BATCH]]
+            seeds = [self.seed * 1_000_000 + start + i for i in range(len(captions))]
+            trace = self.model.generate(
+                captions, seed=seeds, record=[], progress=False, **{"steps": STEPS, **options}
+            )
+            pictures.append(trace["image"].values)
+        return np.concatenate(pictures)
+
+    def followed(self, scenes: Sequence[Scene], **options: Any) -> dict[str, tuple[float, int]]:
+        """How well the model's pictures follow the captions, see `follows`."""
+        return follows(self.draw(scenes, **options), scenes, self.judge)
+
+
+def trained_captions(count: int, seed: int = 0) -> set[str]:
+    """The captions of the first `count` scenes that training encoded."""
+    return {s.caption for s in training_scenes(count, seed)}
+
+
+def follows(
+    pictures: np.ndarray, scenes: Sequence[Scene], judge: Callable[[np.ndarray], list[Seen]]
+) -> dict[str, tuple[float, int]]:
+    """How well pictures show what captions state.
+
+    Args:
+        pictures: uint8 (n, 128, 128, 3).
+        scenes: whose captions they should show, in this order.
+        judge: says what is to be seen in pictures.
+
+    Returns:
+        Share and number of cases, by name; see `xray.miniature.scoring.score`.
+    """
+    seen = judge(pictures)
+    return shares(score(statement(s), what) for s, what in zip(scenes, seen, strict=True))
+
+
+# ----------------------------------------------------------------------------------------- parts
+
+
+def judge_part(bench: Bench) -> tuple[list[Row], Any]:
+    scenes = bench.scenes(bench.sizes.scenes, 1, "any")
+    rendered = np.stack([image(s) for s in scenes])
+    rows = []
+    for name, pictures, reach in (
+        ("rendered scenes", rendered, 0.99),
+        ("autoencoder round trips", round_trip(bench.model, rendered), 0.97),
+    ):
+        right = accuracy(bench.judge, pictures, scenes)
+        rows += [
+            Row(f"judge on {name}: captions all right", right["captions"], len(scenes), "%", reach),
+            Row(
+                f"judge on {name}: every attribute of everything", right["scenes"], len(scenes), "%"
+            ),
+        ]
+    return rows, None
+
+
+def autoencoder_part(bench: Bench) -> tuple[list[Row], Any]:
+    scenes = bench.scenes(bench.sizes.scenes, 2, "any")
+    before = np.stack([image(s) for s in scenes])
+    after = round_trip(bench.model, before)
+    n = len(scenes)
+    return [
+        Row("autoencoder: PSNR", float(metrics.psnr(before, after).mean()), n, "dB", 33.0),
+        Row("autoencoder: SSIM", float(metrics.ssim(before, after).mean()), n, "", 0.96),
+    ], None
+
+
+_REACH = {
+    "things": 0.95,
+    "colours": 0.95,
+    "backgrounds": 0.97,
+    "relations": 0.90,
+    "sizes": None,
+    "fills": None,
+    "pairs": None,
+    "all right": 0.85,
+}
+
+
+def pictures_part(bench: Bench) -> tuple[list[Row], Any]:
+    scenes = bench.scenes(bench.sizes.captions, 3)
+    pictures = bench.draw(scenes)
+    contact_sheet(list(pictures[:36])).save(bench.out / "pictures.png")
+    usual = follows(pictures, scenes, bench.judge)
+    held_out = bench.followed(bench.scenes(bench.sizes.captions, 4, "held_out"))
+    fewer = bench.followed(scenes, steps=FEWER_STEPS)
+    by_count = {
+        str(count): follows(pictures[chosen], [scenes[k] for k in chosen], bench.judge)
+        for count in (1, 2, 3)
+        if (chosen := [k for k, s in enumerate(scenes) if len(s.objects) == count])
+    }
+    rows = [
+        Row(f"pictures: {k}", *usual[k], "%", reach) for k, reach in _REACH.items() if k in usual
+    ]
+    rows += [
+        Row(f"pictures: all right, {count} thing{'s' * (count != '1')}", *f["all right"], "%")
+        for count, f in by_count.items()
+    ]
+    rows.append(Row("held-out combinations: all right", *held_out["all right"], "%", 0.70))
+    least = usual["all right"][0] - 0.05
+    rows.append(Row(f"at {FEWER_STEPS} steps: all right", *fewer["all right"], "%", least))
+    captions = [s.caption for s in scenes[:36]]
+    return rows, {
+        "usual": usual,
+        "held_out": held_out,
+        "fewer_steps": fewer,
+        "by_count": by_count,
+        "captions": captions,
+    }
+
+
+def guidance_part(bench: Bench) -> tuple[list[Row], Any]:
+    default = inspect.signature(Generator.generate).parameters["guidance"].default
+    scenes = bench.scenes(bench.sizes.curve, 5)
+    curve = {g: bench.followed(scenes, guidance=g) for g in sorted({*GUIDANCES, default})}
+    _curve_figure(curve, default, bench.out / "guidance.png")
+    without = curve[1.0]["all right"][0]
+    rows = []
+    for g, followed in curve.items():
+        # "Clearly higher": by more than chance makes of two shares of so many captions.
+        reach = without + 1.96 * math.sqrt(0.5 / len(scenes)) if g == default else None
+        name = f"guidance {g:g}{' (default)' * (g == default)}: all right"
+        rows.append(Row(name, *followed["all right"], "%", reach))
+    return rows, {f"{g:g}": followed for g, followed in curve.items()}
+
+
+def synonyms_part(bench: Bench) -> tuple[list[Row], Any]:
+    start = stream_seed(bench.seed, _STREAM, 60_000_000)
+    count = bench.sizes.scenes
+    pooled: dict[str, list[np.ndarray]] = {"end token": [], "mean over words": []}
+    for same in (True, False):
+        pairs = list(itertools.islice(caption_pairs(start, same=same), count))
+        embedded = [_pooled(bench.model, side) for side in zip(*pairs, strict=True)]
+        for name, values in pooled.items():
+            values.append(_cosine(*(side[name] for side in embedded)))
+    rows = []
+    for (name, (synonyms, others)), reach in zip(pooled.items(), (0.95, None), strict=True):
+        rows.append(Row(f"synonyms: AUC, {name}", metrics.auc(synonyms, others), count, "", reach))
+    medians = {k: [float(np.median(v)) for v in values] for k, values in pooled.items()}
+    return rows, {"median cosine of synonyms and of other words": medians}
+
+
+def _pooled(model: Generator, captions: Sequence[str]) -> dict[str, np.ndarray]:
+    """Captions' embeddings as one vector each, (n, channel): at the end token, as CLIP pools."""
+    tokens = [model.tokenizer.tokens(caption) for caption in captions]
+    out = np.concatenate(
+        [model.embed(captions[k : k + 250]).values for k in range(0, len(captions), 250)]
+    )
+    ends = [[t.special for t in row].index("end") for row in tokens]
+    return {
+        "end token": out[np.arange(len(out)), ends],
+        "mean over words": np.stack(
+            [row[1:end].mean(axis=0) for row, end in zip(out, ends, strict=True)]
+        ),
+    }
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return (a * b).sum(axis=1) / norms
+
+
+def attention_part(bench: Bench) -> tuple[list[Row], Any]:
+    count = bench.sizes.words
+    others = bench.scenes(max(1, count // 3), 7)
+    threshold = grounding.fixed_threshold(
+        grounding.denoised_once(bench.model, others, TIMESTEPS, bench.seed), others
+    )
+    scenes = bench.scenes(count, 8)
+    trace = grounding.denoised_once(bench.model, scenes, TIMESTEPS, bench.seed)
+    grades = grounding.grade(trace, scenes, threshold)
+    whole = {"layer": "all", "head": "all", "timestep": "all"}
+    rows = []
+    for role, g in grades.items():
+        reach = (0.90, 0.50) if role == "thing" else (None, None)
+        name = f"attention of {role} words"
+        rows += [
+            Row(f"{name}: pointing game", float(g.pointing.sel(whole)), g.words, "%", reach[0]),
+            Row(f"{name}: IoU", float(g.iou.sel(whole)), g.words, "", reach[1]),
+        ]
+    for name, blind in grounding.baselines(scenes, threshold).items():
+        g = blind["thing"]
+        rows += [
+            Row(f"{name} map for thing words: pointing game", float(g.pointing), g.words, "%"),
+            Row(f"{name} map for thing words: IoU", float(g.iou), g.words),
+        ]
+    details = {
+        "threshold": threshold,
+        "coordinates": {k: v.values.tolist() for k, v in grades["thing"].iou.coords.items()},
+        "by role, (layer, head, timestep)": {
+            role: {"pointing": g.pointing.values.tolist(), "iou": g.iou.values.tolist()}
+            for role, g in grades.items()
+        },
+    }
+    return rows, details
+
+
+def diversity_part(bench: Bench) -> tuple[list[Row], Any]:
+    asked, count = scene(DIVERSE_CAPTION), bench.sizes.seeds
+    wanted = statement(asked)
+    own = (
+        scene(stream_seed(bench.seed, _STREAM, k), objects=(1,))
+        for k in itertools.count(90_000_000)
+    )
+    rendered = itertools.islice((image(s) for s in own if statement(s) == wanted), count)
+    usual = metrics.pairwise_distance(np.stack(list(rendered)))
+    drawn = metrics.pairwise_distance(bench.draw([asked] * count))
+    row = Row(f"diversity: {count} seeds of “{asked.caption}”", drawn / usual, count, "×", 0.7)
+    return [row], {"pictures": drawn, "scenes that say the same": usual}
+
+
+PARTS: dict[str, Callable[[Bench], tuple[list[Row], Any]]] = {
+    "judge": judge_part,
+    "autoencoder": autoencoder_part,
+    "pictures": pictures_part,
+    "guidance": guidance_part,
+    "synonyms": synonyms_part,
+    "attention": attention_part,
+    "diversity": diversity_part,
+}
+
+
+# ---------------------------------------------------------------------------------------- report
+
+
+def write_report(out: Path, report: dict[str, Any]) -> str:
+    """``evaluation.json`` and ``evaluation.md``; returns the Markdown."""
+    (out / "evaluation.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    lines = [
+        f"Model {report['model']}, weights {report['digest'][:12]}, seed {report['seed']}.",
+        "",
+        "| what | figure | to reach | | n |",
+        "|---|---:|---:|---|---:|",
+    ]
+    for part in PARTS:
+        for kept in report["parts"].get(part, {}).get("rows", ()):
+            row = Row(**kept)
+            mark = {None: "", True: "reached", False: "missed"}[row.reached]
+            reach = f"≥ {row.shown(row.reach)}" if row.reach is not None else ""
+            lines.append(f"| {row.what} | {row.shown(row.figure)} | {reach} | {mark} | {row.n} |")
+    if details := report["parts"].get("attention", {}).get("details"):
+        lines += ["", *_attention_tables(details)]
+    text = "\n".join(lines) + "\n"
+    (out / "evaluation.md").write_text(text)
+    return text
+
+
+def _attention_tables(details: dict[str, Any]) -> list[str]:
+    """Things' words, by layer and timestep and by layer and head: pointing game / IoU."""
+    coords, things = details["coordinates"], details["by role, (layer, head, timestep)"]["thing"]
+    points, ious = np.array(things["pointing"]), np.array(things["iou"])
+    lines = [
+        f"Words for things: pointing game / IoU above {details['threshold']:.2f} of the range."
+    ]
+    for axis, across, along in ((1, "timestep", "timestep"), (2, "head", "head")):
+        p, i = np.take(points, -1, axis), np.take(ious, -1, axis)
+        lines += ["", "| layer | " + " | ".join(f"{across} {c}" for c in coords[along]) + " |"]
+        lines.append("|---" * (1 + len(coords[along])) + "|")
+        for layer, name in enumerate(coords["layer"]):
+            cells = (f"{100 * a:.0f} % / {b:.2f}" for a, b in zip(p[layer], i[layer], strict=True))
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _curve_figure(curve: dict[float, dict], default: float, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3), layout="constrained")
+    axes = figure.subplots()
+    for name in ("things", "colours", "relations", "all right"):
+        shown = {g: 100 * f[name][0] for g, f in curve.items() if name in f}
+        axes.plot(list(shown), list(shown.values()), marker="o", label=name)
+    axes.axvline(default, color="0.8", zorder=0)
+    axes.set(xlabel="guidance scale", ylabel="right, %", ylim=(0, 102))
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m xray.miniature.evaluate", description=__doc__)
+    parser.add_argument("--model", default="mini", help="mini, or a folder that was exported")
+    parser.add_argument("--judge", type=Path, help="its weights; by default the shipped ones")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the report")
+    parser.add_argument("--captions", type=int, help="of each split")
+    parser.add_argument("--trained", type=int, help="training scenes whose captions are avoided")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="a smoke run of a minute or two")
+    args = parser.parse_args(arguments)
+
+    given = {k: v for k in ("captions", "trained") if (v := getattr(args, k)) is not None}
+    sizes = Sizes(**{**asdict(QUICK if args.quick else Sizes()), **given})
+    args.out.mkdir(parents=True, exist_ok=True)
+    model = load(args.model)
+    bench = Bench(model, load_judge(args.judge), sizes, args.out, args.seed)
+    # The same name for the same figures: parts of other weights or sizes are not mixed in.
+    report = {
+        "model": model.name,
+        "digest": model.digest,
+        "seed": args.seed,
+        "sizes": asdict(sizes),
+        "parts": {},
+    }
+    path = args.out / "evaluation.json"
+    if path.exists():
+        before = json.loads(path.read_text())
+        if {**before, "parts": {}} == report:
+            report["parts"] = before["parts"]
+    for part in args.parts:
+        print(f"{part} …", end=" ", flush=True)
+        started = time.monotonic()
+        rows, details = PARTS[part](bench)
+        print(f"{time.monotonic() - started:.0f} s", flush=True)
+        report["parts"][part] = {"rows": [asdict(row) for row in rows], "details": details}
+        text = write_report(args.out, report)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

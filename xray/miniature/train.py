@@ -1,0 +1,282 @@
+"""Train the miniature, on a CPU: ``python -m xray.miniature.train --out runs/miniature``.
+
+Stages, each resumed from its last checkpoint when the command is given again:
+
+1. ``tokenizer``: byte-pair merges from a hundred thousand captions.
+2. ``autoencoder``: 64×64 crops of rendered scenes; squared error and a small KL term.
+3. ``latents``: scenes encoded once, so that the next stage never runs the autoencoder.
+4. ``diffusion``: text encoder and U-Net together, v-prediction (Salimans & Ho 2022) under a
+   weighting close to the min-SNR of Hang et al. 2023, one caption in ten left empty for
+   classifier-free guidance, weights kept as an exponential moving average.
+5. ``export``: the averaged weights as a folder that `xray.load` opens.
+
+The masks that scenes come with are never seen here: nothing about attention is taught.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from xray import forward
+from xray.architecture import (
+    build_decoder,
+    build_encoder,
+    build_text_encoder,
+    build_unet,
+)
+from xray.miniature.scenes import Scene, image, scene
+from xray.miniature.sizes import MERGES, MINI, TEXT_LENGTH
+from xray.miniature.training import Report, assign, averages, fit, stream_seed
+from xray.networks import set_numerics, variables
+from xray.samplers import NoiseSchedule
+from xray.taps import Tap
+from xray.tokenizer import Tokenizer, train_merges
+
+OBJECT_SHARES = (0.6, 0.3, 0.1)  # of training scenes with one, two and three things
+STAGES = ("tokenizer", "autoencoder", "latents", "diffusion", "export")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of everything one run may use."""
+
+    captions: int = 100_000
+    autoencoder_minutes: float = 120.0
+    autoencoder_batch: int = 16
+    scenes: int = 60_000
+    diffusion_minutes: float = 600.0
+    diffusion_batch: int = 32
+    checkpoint_minutes: float = 4.0
+
+
+QUICK = Budget(
+    captions=300,
+    autoencoder_minutes=0.25,
+    autoencoder_batch=4,
+    scenes=64,
+    diffusion_minutes=0.25,
+    diffusion_batch=8,
+    checkpoint_minutes=0.1,
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m xray.miniature.train", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and curves")
+    parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
+    parser.add_argument("--minutes", type=float, help="budget of the stage named by --stage")
+    parser.add_argument("--scenes", type=int, help="scenes to encode in the latents stage")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="a smoke run of about two minutes")
+    args = parser.parse_args(arguments)
+
+    budget = QUICK if args.quick else Budget()
+    if args.minutes is not None:
+        if args.stage not in ("autoencoder", "diffusion"):
+            parser.error("--minutes goes with --stage autoencoder or --stage diffusion")
+        budget = replace(budget, **{f"{args.stage}_minutes": args.minutes})
+    if args.scenes is not None:
+        budget = replace(budget, scenes=args.scenes)
+    args.out.mkdir(parents=True, exist_ok=True)
+    stages = {
+        "tokenizer": make_tokenizer,
+        "autoencoder": train_autoencoder,
+        "latents": encode_scenes,
+        "diffusion": train_diffusion,
+        "export": export,
+    }
+    for name in STAGES if args.stage == "all" else (args.stage,):
+        stages[name](args.out, budget, args.seed)
+
+
+# ---------------------------------------------------------------------------------------- stages
+
+
+def make_tokenizer(out: Path, budget: Budget, seed: int) -> None:
+    """Stage 1: the byte-pair vocabulary, from captions of every split (words, not pictures)."""
+    path = out / "tokenizer.json"
+    if path.exists():
+        return
+    captions = [scene(stream_seed(seed, 0, i), split="any").caption for i in range(budget.captions)]
+    Tokenizer(train_merges(captions, MERGES), length=TEXT_LENGTH).save(path)
+    print(f"tokenizer: {budget.captions} captions, {MERGES} merges")
+
+
+def train_autoencoder(out: Path, budget: Budget, seed: int) -> None:
+    """Stage 2: encoder and decoder on 64×64 crops."""
+    encoder, decoder = build_encoder(MINI), build_decoder(MINI)
+    set_numerics("reference", encoder, decoder)
+    net = {**variables("encoder", encoder), **variables("decoder", decoder)}
+
+    def loss(pixels: Any, noise: Any) -> Any:
+        forward.encoder(encoder, pixels, tap := _Keep("encoder/moments"))
+        mean, log_variance = tf.split(tap.kept, 2, axis=-1)
+        log_variance = tf.clip_by_value(log_variance, -20.0, 10.0)
+        decoded = forward.decoder(decoder, mean + tf.exp(0.5 * log_variance) * noise, Tap())
+        kl = 0.5 * tf.reduce_mean(mean**2 + tf.exp(log_variance) - 1.0 - log_variance)
+        error = decoded - pixels
+        return tf.reduce_mean(error**2) + 0.05 * tf.reduce_mean(tf.abs(error)) + 3e-5 * kl
+
+    def batches(start: int) -> Iterator[tuple[np.ndarray, ...]]:
+        n = budget.autoencoder_batch
+        for step in _count(start):
+            random = np.random.default_rng([seed, 1, step])
+            crops = []
+            for i in range(n // 2):  # two crops of each picture
+                picture = image(scene(stream_seed(seed, 1, step * n + i), split="train"))
+                for y, x in random.integers(0, 65, (2, 2)):
+                    crops.append(picture[y : y + 64, x : x + 64])
+            pixels = np.stack(crops).astype(np.float32) / 127.5 - 1.0
+            yield pixels, random.standard_normal((n, 8, 8, 4)).astype(np.float32)
+
+    fit(
+        out / "autoencoder",
+        net,
+        loss,
+        batches,
+        minutes=budget.autoencoder_minutes,
+        checkpoint_minutes=budget.checkpoint_minutes,
+        learning_rate=2e-3,
+    )
+
+
+def encode_scenes(out: Path, budget: Budget, seed: int) -> None:
+    """Stage 3: latents (float16, unit variance) and token ids of the training scenes."""
+    path = out / "latents.safetensors"
+    if path.exists():
+        return
+    encoder = build_encoder(MINI)
+    set_numerics("reference", encoder)
+    assign(variables("encoder", encoder), averages(out / "autoencoder"))
+    tokenizer = Tokenizer.load(out / "tokenizer.json")
+    run = tf.function(lambda x: forward.encoder(encoder, x, Tap()), autograph=False)
+
+    stream = training_scenes(budget.scenes, seed)
+    latents = np.empty((budget.scenes, 16, 16, 4), np.float32)
+    ids = np.empty((budget.scenes, TEXT_LENGTH), np.int16)
+    report = Report("latents", None)
+    for start in range(0, budget.scenes, 32):
+        chosen = list(itertools.islice(stream, 32))
+        pixels = np.stack([image(s) for s in chosen]).astype(np.float32) / 127.5 - 1.0
+        latents[start : start + len(chosen)] = run(pixels)
+        ids[start : start + len(chosen)] = [tokenizer.ids(s.caption) for s in chosen]
+        report(start + len(chosen), 0.0, (start + len(chosen)) / budget.scenes)
+    scaling = 1.0 / float(latents.std())
+    save_file(
+        {"latents": (latents * scaling).astype(np.float16), "ids": ids},
+        path,
+        metadata={"scaling_factor": repr(scaling), "seed": str(seed)},
+    )
+
+
+def training_scenes(count: int, seed: int = 0) -> Iterator[Scene]:
+    """The scenes that diffusion is trained on, in the order of their latents."""
+    random = np.random.default_rng([seed, 2])
+    things = 1 + random.choice(3, count, p=OBJECT_SHARES)
+    for i, n in enumerate(things):
+        yield scene(stream_seed(seed, 2, i), split="train", objects=(int(n),))
+
+
+def train_diffusion(out: Path, budget: Budget, seed: int) -> None:
+    """Stage 4: text encoder and U-Net."""
+    tokenizer = Tokenizer.load(out / "tokenizer.json")
+    arch = replace(MINI, vocab_size=len(tokenizer.vocabulary))
+    text, unet = build_text_encoder(arch), build_unet(arch)
+    set_numerics("reference", text, unet)
+    net = {**variables("text", text), **variables("unet", unet)}
+    data = load_file(out / "latents.safetensors")
+    latents, ids = data["latents"], data["ids"].astype(np.int32)
+    alphas_cumprod = NoiseSchedule().alphas_cumprod.astype(np.float32)
+    embeddings = np.stack([forward.timestep_embedding(t, arch.widths[0]) for t in range(1000)])
+    empty = tokenizer.ids("")
+
+    def loss(x0: Any, noise: Any, alpha: Any, time: Any, tokens: Any) -> Any:
+        a, s = tf.sqrt(alpha)[:, None, None, None], tf.sqrt(1.0 - alpha)[:, None, None, None]
+        context = forward.text_encoder(text, tokens, Tap())
+        predicted = forward.unet(unet, a * x0 + s * noise, time, context, Tap())
+        error = tf.reduce_mean((predicted - (a * noise - s * x0)) ** 2, (1, 2, 3))
+        snr = alpha / (1.0 - alpha)
+        # In terms of x0 the weight is min(SNR + 1, 5). Plain min-SNR would hardly count the
+        # noisiest timesteps, where layout and colour are decided and the caption matters most.
+        return tf.reduce_mean(error * tf.minimum(snr + 1.0, 5.0) / (snr + 1.0))
+
+    def batches(start: int) -> Iterator[tuple[np.ndarray, ...]]:
+        n = budget.diffusion_batch
+        for step in _count(start):
+            random = np.random.default_rng([seed, 3, step])
+            chosen = random.integers(0, len(latents), n)
+            # Stratified timesteps: each batch covers the whole schedule.
+            t = ((np.arange(n) + random.random(n)) * (1000 / n)).astype(int)
+            tokens = np.where(random.random((n, 1)) < 0.1, empty, ids[chosen])
+            noise = random.standard_normal((n, 16, 16, 4)).astype(np.float32)
+            x0 = latents[chosen].astype(np.float32)
+            yield x0, noise, alphas_cumprod[t], embeddings[t], tokens.astype(np.int32)
+
+    fit(
+        out / "diffusion",
+        net,
+        loss,
+        batches,
+        minutes=budget.diffusion_minutes,
+        checkpoint_minutes=budget.checkpoint_minutes,
+        learning_rate=1.5e-3,
+    )
+
+
+def export(out: Path, budget: Budget, seed: int) -> None:
+    """Stage 5: ``out/mini``, what is shipped in ``weights/mini``."""
+    from xray.checkpoints import save
+    from xray.generator import Generator
+    from xray.tensor import fit_rgb_matrix
+
+    tokenizer = Tokenizer.load(out / "tokenizer.json")
+    with safe_open(out / "latents.safetensors", "np") as file:
+        scaling_factor = float(file.metadata()["scaling_factor"])
+    arch = replace(MINI, vocab_size=len(tokenizer.vocabulary), scaling_factor=scaling_factor)
+    networks = {
+        "text": build_text_encoder(arch),
+        "unet": build_unet(arch),
+        "encoder": build_encoder(arch),
+        "decoder": build_decoder(arch),
+    }
+    values = {**averages(out / "autoencoder"), **averages(out / "diffusion")}
+    for name, net in networks.items():
+        assign(variables(name, net), values)
+    model = Generator("mini", arch, tokenizer, **networks, digest="")
+    pictures = np.stack([image(scene(stream_seed(seed, 4, i))) for i in range(64)])
+    model.rgb_matrix = fit_rgb_matrix(model.encode(pictures).values, pictures)
+    save(model, out / "mini")
+    print(f"export: {model.parameters:,} parameters in {out / 'mini'}")
+
+
+class _Keep(Tap):
+    """A tap that hands out one site's tensor as it passes."""
+
+    def __init__(self, site: str):
+        super().__init__()
+        self.site, self.kept = site, None
+
+    def __call__(self, site: str, x: Any) -> Any:
+        if site == self.site:
+            self.kept = x
+        return x
+
+
+def _count(start: int) -> Iterator[int]:
+    while True:
+        yield start
+        start += 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""What every training here shares: one loop, checkpoints, loss curves, streams of seeds.
+
+fit(folder, variables, loss, batches, minutes=60, checkpoint_minutes=4, learning_rate=1e-3)
+averages(folder)                  # the moving average of the weights, once trained
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from safetensors.numpy import load_file, save_file
+
+
+def fit(
+    folder: Path,
+    net: dict[str, Any],
+    loss: Callable,
+    batches: Callable[[int], Iterator[tuple[np.ndarray, ...]]],
+    *,
+    minutes: float,
+    checkpoint_minutes: float,
+    learning_rate: float,
+) -> None:
+    """Adam under warm-up and cosine decay over a budget of minutes, checkpointed and resumed."""
+    from keras import optimizers
+
+    folder.mkdir(parents=True, exist_ok=True)
+    values = [v.value for v in net.values()]
+    average = [tf.Variable(v) for v in values]
+    optimizer = optimizers.Adam(learning_rate, beta_2=0.99, global_clipnorm=1.0)
+    optimizer.build(list(net.values()))
+    kept = {
+        **{f"net/{k}": v.value for k, v in net.items()},
+        **{f"average/{k}": v for k, v in zip(net, average, strict=True)},
+        **{f"adam/{i}": v.value for i, v in enumerate(optimizer.variables)},
+    }
+    checkpoint, progress = folder / "checkpoint.safetensors", folder / "progress.json"
+    done = {"steps": 0, "seconds": 0.0, "samples": 0}
+    if checkpoint.exists():
+        done = json.loads(progress.read_text())
+        for name, value in load_file(checkpoint).items():
+            kept[name].assign(value)
+
+    @tf.function(autograph=False)
+    def step(decay: Any, *batch: Any) -> Any:
+        with tf.GradientTape() as tape:
+            value = loss(*batch)
+        gradients = tape.gradient(value, values)
+        optimizer.apply([tf.convert_to_tensor(g) for g in gradients], list(net.values()))
+        for mean, v in zip(average, values, strict=True):
+            mean.assign_add((1.0 - decay) * (v - mean))
+        return value
+
+    def save() -> None:
+        # Progress is written last, and replaced whole: a kill between leaves the older pair's sum.
+        temporary = checkpoint.with_suffix(".new")
+        save_file({k: np.asarray(v) for k, v in kept.items()}, temporary)
+        temporary.replace(checkpoint)
+        progress.write_text(json.dumps(done))
+
+    report = Report(folder.name, folder / "loss.csv")
+    started, saved, losses = time.monotonic() - done["seconds"], time.monotonic(), []
+    with ThreadPoolExecutor(1) as pool:
+        stream = batches(done["steps"])
+        following = pool.submit(next, stream)
+        while (fraction := done["seconds"] / (60.0 * minutes)) < 1.0:
+            batch, following = following.result(), pool.submit(next, stream)
+            warm_up = min(1.0, (done["steps"] + 1) / 200)
+            decayed = 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * fraction))
+            optimizer.learning_rate.assign(learning_rate * warm_up * decayed)
+            # A short memory at first, when the weights still move fast.
+            decay = min(0.999, (1 + done["steps"]) / (10 + done["steps"]))
+            losses.append(float(step(tf.constant(decay, tf.float32), *map(tf.constant, batch))))
+            if not math.isfinite(losses[-1]):
+                raise FloatingPointError(
+                    f"{folder.name}: the loss is {losses[-1]} at step {done['steps']}; "
+                    f"the last checkpoint is {checkpoint}"
+                )
+            done["steps"] += 1
+            done["samples"] += len(batch[0])
+            done["seconds"] = time.monotonic() - started
+            if len(losses) == 50:
+                report(done["samples"], float(np.mean(losses)), fraction, done["seconds"])
+                losses.clear()
+            if time.monotonic() - saved > 60.0 * checkpoint_minutes:
+                save()
+                saved = time.monotonic()
+    save()
+
+
+class Report:
+    """A line on the terminal every half minute, a row in the loss curve every call."""
+
+    def __init__(self, name: str, curve: Path | None):
+        self.name, self.curve = name, curve
+        self.started = self.spoke = time.monotonic()
+
+    def __call__(self, samples: int, loss: float, fraction: float, seconds: float = 0.0) -> None:
+        if self.curve:
+            with self.curve.open("a", newline="") as file:
+                csv.writer(file).writerow([samples, f"{seconds:.1f}", f"{loss:.6f}"])
+        now = time.monotonic()
+        if now - self.spoke > 30.0:
+            self.spoke = now
+            total = (
+                (now - self.started) / max(fraction, 1e-9) if not seconds else seconds / fraction
+            )
+            left = total * (1.0 - fraction) / 60.0
+            print(
+                f"{self.name}: {samples:,} samples, loss {loss:.5f}, {left:.0f} min left",
+                flush=True,
+            )
+
+
+def averages(folder: Path) -> dict[str, np.ndarray]:
+    """The moving average of the weights, from a checkpoint."""
+    kept = load_file(folder / "checkpoint.safetensors")
+    return {k.removeprefix("average/"): v for k, v in kept.items() if k.startswith("average/")}
+
+
+def assign(net: dict[str, Any], values: dict[str, np.ndarray]) -> None:
+    for name, variable in net.items():
+        variable.assign(values[name])
+
+
+def stream_seed(seed: int, stream: int, index: int) -> int:
+    """Scene seeds of one stream of one run: far apart, never shared between streams."""
+    return (seed * 8 + stream) * 1_000_000_000 + index

@@ -1,0 +1,36 @@
+"""Pictures as people have them and as the autoencoder takes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def pixels_of(image: Any) -> np.ndarray:
+    """Pictures as the encoder takes them: (n, h, w, 3) float32 in [-1, 1].
+
+    Raises:
+        ValueError: not three channels, sides not multiples of 8, floats beyond [-1, 1], NaN.
+    """
+    if hasattr(image, "convert"):
+        image = image.convert("RGB")
+    pixels = np.asarray(image)
+    if pixels.ndim == 3:
+        pixels = pixels[None]
+    if pixels.ndim != 4 or pixels.shape[-1] != 3:
+        raise ValueError(f"a picture is (h, w, 3) or (n, h, w, 3), got shape {pixels.shape}")
+    height, width = pixels.shape[1:3]
+    if height % 8 or width % 8:
+        raise ValueError(f"height and width must be multiples of 8, got {height}×{width}")
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.float32) / 127.5 - 1.0
+    pixels = pixels.astype(np.float32)
+    if not np.abs(pixels).max() <= 1.0:
+        raise ValueError("a picture of floats must lie in [-1, 1] and hold no NaN")
+    return pixels
+
+
+def to_uint8(pixels: np.ndarray) -> np.ndarray:
+    """Decoder output, about [-1, 1] → 0 … 255, clipped and rounded."""
+    return np.rint(np.clip((pixels + 1.0) * 127.5, 0, 255)).astype(np.uint8)

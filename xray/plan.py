@@ -1,0 +1,338 @@
+"""What a run will compute and record, known and checked before its first step.
+
+plan = model.plan("a red star", steps=50, record=["unet/**/cross/weights"])
+print(plan)                                     # 50 steps, 13 sites, 27.4 MB
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xray.batch import Batch, eta_of, finite, read_batch, start_latent, token_coords
+from xray.environment import versions
+from xray.program import Program
+from xray.replay import edit_json, observation_json
+from xray.samplers import spaced_timesteps
+from xray.stats import format_bytes
+from xray.store import Header, SiteSpec, check_output, check_room, estimate
+from xray.taps import (
+    BRANCHES,
+    Edit,
+    Observation,
+    SiteError,
+    as_edits,
+    as_observations,
+    matches,
+    nearest,
+    unmatched,
+)
+
+if TYPE_CHECKING:
+    from xray.generator import Generator
+
+DEFAULT_RECORD = ("sampler/*",)
+SAMPLER_SITES = (
+    "sampler/latent",
+    "sampler/noise_uncond",
+    "sampler/noise_cond",
+    "sampler/noise",
+    "sampler/denoised",
+    "sampler/added_noise",
+)
+ONCE = ("text/given", "sampler/start", "sampler/out", "image")  # recorded always; given: if so
+
+
+def plan(
+    model: Generator,
+    prompt: Any,
+    *,
+    negative: Any = "",
+    steps: int = 25,
+    guidance: float = 5.0,
+    seed: int | Sequence[int] = 0,
+    sampler: str = "ddim",
+    eta: float | None = None,
+    spacing: str | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    latent: Any = None,
+    start_step: int = 0,
+    record: str | Observation | Iterable[str | Observation] = DEFAULT_RECORD,
+    edit: Edit | Sequence[Edit] = (),
+    store: Any = None,
+    overwrite: bool = False,
+    truncate: bool = False,
+) -> Plan:
+    """Check what `generate` would be asked, and say what it would record; nothing is computed.
+
+    Args:
+        prompt, …: as for `Generator.generate`.
+
+    Returns:
+        A `Plan`.
+
+    Raises:
+        ValueError, TypeError, PromptTooLong, SiteError, TraceError: as `generate`.
+
+    Example:
+        >>> model.plan("a red star", steps=50).nbytes
+        1049088
+    """
+    if store is not None:
+        check_output(store, overwrite=overwrite)
+    batch = read_batch(model, prompt, negative, seed, truncate)
+    start, start_step = start_latent(model, batch, latent, width, height, start_step, steps)
+    planned = Plan(
+        model=model,
+        batch=batch,
+        start=start,
+        latent_given=latent is not None,
+        steps=steps,
+        start_step=start_step,
+        guidance=finite("guidance", guidance),
+        sampler=sampler,
+        eta=eta_of(sampler, eta),
+        spacing=spacing or model.spacing,
+        observations=as_observations(record),
+        edits=as_edits(edit),
+    )
+    check_room(planned.header, store)
+    return planned
+
+
+@dataclass(eq=False)
+class Plan:
+    """One run before its first step. Made by `plan`.
+
+    Attributes:
+        batch: prompts, tokens and seeds, image by image.
+        start: the latent it starts from, (n, h/8, w/8, 4).
+        timesteps: (steps − start_step + 1,), noisiest first; the last is where the run ends.
+        branches: of guidance: ``("uncond", "cond")``, or only the latter at guidance 1.
+        programs: the traced networks by name.
+        header: steps, sites and attributes of the trace.
+    """
+
+    model: Generator
+    batch: Batch
+    start: np.ndarray
+    latent_given: bool
+    steps: int
+    start_step: int
+    guidance: float
+    sampler: str
+    eta: float
+    spacing: str
+    observations: Sequence[Observation]
+    edits: Sequence[Edit]
+    branches: tuple[str, ...] = field(init=False)
+    timesteps: np.ndarray = field(init=False)
+    programs: dict[str, Program] = field(init=False)
+    header: Header = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.branches = ("cond",) if self.guidance == 1.0 else BRANCHES
+        self.timesteps = spaced_timesteps(self.steps, self.spacing)[self.start_step :]
+        self.programs = self._trace_networks()
+        self._check_patterns()
+        self._check_edits()
+        self.header = Header(
+            steps=range(self.start_step, self.steps),
+            timesteps=self.timesteps[:-1],
+            sites=self._specs(),
+            attrs=self._attrs(),
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the recording takes, uncompressed."""
+        return estimate(self.header)
+
+    def __str__(self) -> str:
+        steps, sites = len(self.header.steps), len(self.header.sites)
+        return f"{steps} steps, {sites} sites, {format_bytes(self.nbytes)}"
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether a prompt is text, so that the text encoder runs."""
+        return not all(b in self.batch.given for b in self.branches)
+
+    def _trace_networks(self) -> dict[str, Program]:
+        """Which tells what sites there are and how large."""
+        arch, tokens = self.model.architecture, self.batch.texts(self.branches)
+        latent, count = self.start.shape, len(self.start)
+        rows = count * len(self.branches)
+        programs = {}
+        embedding, ids = (count, arch.widths[0]), (rows, arch.text_length)
+        for name, shapes, branches in (
+            ("text", [ids], self.branches),
+            ("unet", [latent, embedding, (*ids, arch.text_width)], self.branches),
+            ("decoder", [latent], (None,)),
+        ):
+            dtype = np.int32 if name == "text" else np.float32
+            programs[name] = self.model.parts[name].program(
+                [np.broadcast_to(np.zeros((), dtype), s) for s in shapes],
+                self.observations,
+                self.edits,
+                branches,
+                tokens,
+                loop=name == "unet",
+            )
+        return programs
+
+    @property
+    def sampler_sites(self) -> list[str]:
+        absent = set()
+        if len(self.branches) == 1:
+            absent.add("sampler/noise_uncond")
+        if not self.eta:
+            absent.add("sampler/added_noise")
+        return [s for s in SAMPLER_SITES if s not in absent]
+
+    @property
+    def sites(self) -> list[str]:
+        """Every site that this run computes, in its order."""
+        text = list(self.programs["text"].sites) if self.reads_text else []
+        networks = [*self.programs["unet"].sites, *self.programs["decoder"].sites]
+        return [*text, *self.sampler_sites, *networks, *ONCE]
+
+    def _check_edits(self) -> None:
+        """Refuse edits that would never be on, which is always a mistake."""
+        fixed = {"sampler/noise_cond": {"cond"}, "sampler/noise_uncond": {"uncond"}}
+        for e in self.edits:
+            sites = [s for s in self.sites if matches(e.pattern, s)]
+            looped = [s for s in sites if s.startswith(("unet/", "sampler/"))]
+            run = range(self.start_step, self.steps)
+            if looped and e.steps is not None and not e.steps.intersection(run):
+                raise ValueError(
+                    f"the edit at {e.pattern!r} is on at steps {sorted(e.steps)}, and this run has "
+                    f"{run.start} … {run.stop - 1}"
+                )
+            reached = set().union(
+                *(
+                    fixed.get(s, set(self.branches) if s.startswith(("unet/", "text/")) else set())
+                    for s in sites
+                )
+            )
+            if e.branch is not None and e.branch not in reached:
+                raise ValueError(
+                    f"the edit at {e.pattern!r} is for branch {e.branch!r}, which "
+                    f"{sites[0]} does not have in this run"
+                )
+
+    def _check_patterns(self) -> None:
+        """Refuse patterns that this run can never reach, with the reason."""
+        sites = self.sites
+        patterns = [o.pattern for o in self.observations] + [e.pattern for e in self.edits]
+        for pattern in unmatched(patterns, sites):
+            reasons = {
+                "sampler/noise_uncond": "at guidance 1 there is no unconditional branch",
+                "sampler/added_noise": "at eta 0 no noise is put back",
+            }
+            why = next((r for s, r in reasons.items() if matches(pattern, s)), None)
+            if why is None and pattern.startswith("encoder/"):
+                why = (
+                    "a generation starts from noise and does not run the encoder; "
+                    "use model.encoder.record([...], pixels)"
+                )
+            if why is None and pattern.startswith("text/") and not self.reads_text:
+                why = "the prompts were given as embeddings, so the text encoder does not run"
+            why = why or f"nearest: {', '.join(nearest(pattern, sites))}"
+            raise SiteError(f"{pattern!r} names no site that this run computes: {why}")
+        for e in self.edits:
+            once = [
+                s for s in sites if matches(e.pattern, s) and not s.startswith(("unet", "samp"))
+            ]
+            if once and e.steps is not None:
+                raise SiteError(
+                    f"the edit at {e.pattern!r} has steps, but {once[0]} runs only once"
+                )
+            if any(matches(e.pattern, s) for s in ONCE):
+                raise SiteError(
+                    f"the edit at {e.pattern!r} names {', '.join(ONCE)}: results, not sites"
+                )
+
+    def observation(self, site: str) -> Observation | None:
+        return next((o for o in self.observations if matches(o.pattern, site)), None)
+
+    def _specs(self) -> dict[str, SiteSpec]:
+        """What will be recorded, in the order of `sites`."""
+        start = self.start
+        coords = {"branch": ("branch", list(self.branches))}
+        tokens = self.batch.tokens["cond"][0]
+        words = token_coords(tokens) if tokens else {}
+        count, height, width, _ = start.shape
+
+        def spec(dims: Sequence[str], shape: Sequence[int], dtype: str, per_step: bool, o=None):
+            kept = {k: v for k, v in coords.items() if k in dims}
+            if "token" in dims:
+                positions = o.tokens if o is not None and o.tokens is not None else None
+                length = self.model.architecture.text_length
+                if positions and not all(0 <= t < length for t in positions):
+                    raise ValueError(
+                        f"observe: tokens {list(positions)} are not all 0 … {length - 1}"
+                    )
+                positions = positions or range(length)
+                kept["token"] = ("token", list(positions))
+                kept |= {k: (d, [v[i] for i in positions]) for k, (d, v) in words.items()}
+            return SiteSpec(tuple(dims), tuple(shape), dtype, per_step, kept)
+
+        latent_dims = ("image", "y", "x", "channel")
+        found = {}
+        for site in self.sites:
+            o = self.observation(site)
+            program = self.programs.get(site.split("/")[0])
+            if program is not None and site in program.observed:
+                dims, shape, dtype = program.observed[site]
+                found[site] = spec(dims, shape, dtype, program.loop, o)
+            elif site in SAMPLER_SITES and o is not None:
+                reduced = reduced_array(o, site, np.broadcast_to(np.float32(0), start.shape))
+                dims = ("image", *o.reduced_dims(site))
+                found[site] = spec(dims, reduced.shape, o.record_dtype(site), True)
+            elif (site == "sampler/start" and self.latent_given) or site == "sampler/out":
+                found[site] = spec(latent_dims, start.shape, "float32", False)
+            elif site == "image":
+                shape = (count, height * 8, width * 8, 3)
+                found[site] = spec(latent_dims, shape, "uint8", False)
+            elif site == "text/given" and self.batch.given:
+                arch = self.model.architecture
+                shape = (len(self.branches), count, arch.text_length, arch.text_width)
+                found[site] = spec(("branch", "image", "token", "channel"), shape, "float32", False)
+        return found
+
+    def _attrs(self) -> dict[str, Any]:
+        """All that is needed to run it again."""
+        return {
+            "prompt": self.batch.shown("cond"),
+            "negative": self.batch.shown("uncond"),
+            "tokens": self.batch.tokens_json(self.branches),
+            "seeds": self.batch.seeds,
+            "sampler": self.sampler,
+            "eta": self.eta,
+            "spacing": self.spacing,
+            "steps": self.steps,
+            "start_step": self.start_step,
+            "guidance": self.guidance,
+            "width": self.start.shape[2] * 8,
+            "height": self.start.shape[1] * 8,
+            "model": self.model.name,
+            "digest": self.model.digest,
+            "numerics": self.model.numerics,
+            "mode": {"jit": self.model.jit},
+            "scaling_factor": self.model.architecture.scaling_factor,
+            "rgb_matrix": self.model.rgb_matrix,
+            "record": [observation_json(o) for o in self.observations],
+            "edits": [edit_json(e) for e in self.edits],
+            "versions": versions(),
+        }
+
+
+def reduced_array(o: Observation, site: str, array: np.ndarray) -> np.ndarray:
+    """What an observation leaves of one of the sampler's arrays."""
+    return o.reduce(
+        site, array, gather=np.take, mean=np.mean, cast=lambda x, dtype: np.asarray(x, dtype)
+    )

@@ -1,0 +1,130 @@
+"""Running a trace again: what of a run stands in its trace, and whether the bits agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from xray import edits as named_edits
+from xray.taps import Edit, Observation
+from xray.taps import edit as make_edit
+from xray.trace import Trace, diff
+
+if TYPE_CHECKING:
+    from xray.generator import Generator
+
+
+class Replay(NamedTuple):
+    """What `Generator.replay` found.
+
+    Attributes:
+        trace: the new run.
+        equal: whether every recorded tensor has the same bits.
+        rows: site by site and step by step, as `xray.diff` gives them.
+    """
+
+    trace: Trace
+    equal: bool
+    rows: list
+
+
+def replay(model: Generator, trace: Trace, *, edit: Iterable[Edit] | None = None) -> Replay:
+    """Run a trace again with its own settings and compare the bits.
+
+    Args:
+        trace: from this model.
+        edit: the run's edits, needed where one of them is not in `xray.edits`.
+
+    Returns:
+        A `Replay`: the new trace, whether every recorded bit agrees, and where not.
+
+    Raises:
+        ValueError: the trace is another model's, or its edits cannot be made again.
+
+    Example:
+        >>> model.replay(xray.open("runs/a.zarr")).equal
+        True
+    """
+    a = trace.attrs
+    if a["digest"] != model.digest:
+        raise ValueError(
+            f"the trace was made by {a['model']} with weights {a['digest'][:12]}; "
+            f"this is {model.name} with weights {model.digest[:12]}"
+        )
+    for name, own in (("numerics", model.numerics), ("mode", {"jit": model.jit})):
+        if a[name] != own:
+            raise ValueError(
+                f"the trace was made with {name} {a[name]} and this model has {own}; the bits "
+                f"would differ: load it with the trace's own"
+            )
+    if edit is None:
+        edit = [_edit_from_json(e) for e in a["edits"]]
+    prompts = {"prompt": list(a["prompt"]), "negative": list(a["negative"])}
+    for key, branch in (("prompt", "cond"), ("negative", "uncond")):
+        for i, text in enumerate(prompts[key]):
+            if text == "<embedding>" and branch in a["tokens"]:
+                prompts[key][i] = trace["text/given"].sel(branch=branch).isel(image=i).values
+    again = model.generate(
+        **prompts,
+        steps=a["steps"],
+        guidance=a["guidance"],
+        seed=a["seeds"],
+        sampler=a["sampler"],
+        eta=a["eta"],
+        spacing=a["spacing"],
+        width=a["width"],
+        height=a["height"],
+        latent=trace["sampler/start"].values if "sampler/start" in trace else None,
+        start_step=a["start_step"],
+        truncate=True,  # what was too long was cut then too
+        record=[_observation_from_json(o) for o in a["record"]],
+        edit=list(edit),
+    )
+    found = diff(trace, again)
+    # A run that ended early has not everything; what it has must agree.
+    same_sites = not found.only_a and (trace.status != "complete" or not found.only_b)
+    equal = same_sites and all(row.equal for row in found.rows)
+    return Replay(again, equal, found.rows)
+
+
+def observation_json(o: Observation) -> dict[str, Any]:
+    return {"pattern": o.pattern, "mean": o.mean, "tokens": o.tokens, "dtype": o.dtype}
+
+
+def _observation_from_json(data: dict[str, Any]) -> Observation:
+    tokens = data["tokens"]
+    return Observation(
+        data["pattern"],
+        tuple(data["mean"]),
+        None if tokens is None else tuple(tokens),
+        data["dtype"],
+    )
+
+
+def edit_json(e: Edit) -> dict[str, Any]:
+    name = getattr(e.fn, "__name__", repr(e.fn))
+    return {
+        "pattern": e.pattern,
+        "name": name,
+        "named": named_edits.NAMED.get(name) is e.fn,
+        "steps": None if e.steps is None else sorted(e.steps),
+        "branch": e.branch,
+        "params": {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in e.params.items()},
+    }
+
+
+def _edit_from_json(data: dict[str, Any]) -> Edit:
+    if not data["named"]:
+        raise ValueError(
+            f"the edit {data['name']!r} at {data['pattern']!r} is not one of xray.edits and a "
+            "trace holds no code; hand the run's edits in again: replay(trace, edit=[...])"
+        )
+    return make_edit(
+        data["pattern"],
+        named_edits.NAMED[data["name"]],
+        steps=data["steps"],
+        branch=data["branch"],
+        **data["params"],
+    )
