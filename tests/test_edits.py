@@ -320,6 +320,20 @@ def test_a_function_of_ones_own_works_on_numpy_arrays(model, plain):
     assert told == [("sampler/noise", k, t) for k, t in zip(range(3), plain.timesteps, strict=True)]
 
 
+def test_an_edit_that_writes_into_its_array_changes_no_other(model):
+    """NumPy invites to it, and what is recorded must not follow."""
+
+    def blank(x, context):
+        x *= 0
+        return x
+
+    start = normal(3, 8, 8, 4)
+    trace = run(model, edit("sampler/latent", blank, steps=[0]), latent=start)
+    assert not trace.sel("sampler/latent", step=0).values.any()
+    np.testing.assert_array_equal(trace["sampler/start"].values[0], start)
+    np.testing.assert_array_equal(start, normal(3, 8, 8, 4))
+
+
 # --- what goes wrong -----------------------------------------------------------------------
 
 
@@ -396,6 +410,49 @@ def test_an_edit_that_is_never_on_is_refused(model, pattern, asked, run_with):
 def test_a_whole_number_is_a_number(model, site):
     two = run(model, edit(site, edits.scale, factor=2), steps=1)
     assert same(two, run(model, edit(site, edits.scale, factor=2.0), steps=1), "sampler/out")
+
+
+@pytest.mark.xfail(strict=True, reason="no site is named")
+def test_an_edit_that_returns_nothing_is_refused_by_name(model):
+    with pytest.raises(EditError, match="the edit .*at text/embedding"):
+        run(model, edit("text/embedding", lambda x, context: None))
+
+
+@pytest.mark.xfail(
+    strict=True, reason="without a word, or an error of TensorFlow's; XLA takes the last position"
+)
+@pytest.mark.parametrize(
+    ("site", "fn", "params"),
+    [
+        ("text/layer.0/out", edits.swap_tokens, {"first": 1, "second": 20}),
+        ("text/layer.0/out", edits.scale_tokens, {"tokens": [20], "factor": 0.0}),
+        ("text/layer.0/attention/value", edits.scale_heads, {"heads": [-1], "factor": 0.0}),
+    ],
+)
+def test_a_position_that_is_not_there_is_refused(model, site, fn, params):
+    with pytest.raises((ValueError, EditError), match=site):
+        run(model, edit(site, fn, **params))
+
+
+def test_a_part_alone_is_edited(model):
+    latent = normal(1, 1, 8, 8, 4)
+    pixels, seen = model.decoder.record(
+        "decoder/mid/res.1/out", latent, edit=[edit("decoder/mid/**", edits.zero)]
+    )
+    assert not seen["decoder/mid/res.1/out"].any()
+    assert not np.array_equal(pixels, model.decoder(latent))
+
+
+@pytest.mark.xfail(strict=True, reason="accepted and never on; one edit must be a list")
+@pytest.mark.parametrize("asked", [{"branch": "cond"}, {"steps": [0]}, None])
+def test_an_edit_of_a_part_alone_is_on_or_refused(model, asked):
+    zero = edit("decoder/out", edits.zero, **(asked or {}))
+    latent = normal(1, 1, 8, 8, 4)
+    if asked:
+        with pytest.raises(ValueError):
+            model.decoder.record("decoder/out", latent, edit=[zero])
+    else:
+        assert not model.decoder.record("decoder/out", latent, edit=zero)[0].any()
 
 
 # --- under XLA -----------------------------------------------------------------------------

@@ -11,7 +11,6 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import xray
 from xray import forward
 from xray.architecture import build_text_encoder
 from xray.conv import conv2d, conv2d_as_matmul
@@ -33,10 +32,11 @@ def close(ours, theirs, tolerance=2e-5):
 
 
 @pytest.fixture(scope="module")
-def nets(tiny, tokenizer):
+def nets(model):
     """Networks that compute as KerasCV does, so that its layers can be compared with."""
-    model = xray.load(tiny, weights=None, tokenizer=tokenizer, numerics="keras_cv", seed=3)
-    return model.networks
+    set_numerics("keras_cv", *model.networks.values())
+    yield model.networks
+    set_numerics(model.numerics, *model.networks.values())
 
 
 def sites(network, *inputs):

@@ -468,6 +468,22 @@ def test_a_part_records_its_sites_and_refuses_others(model):
         model.decoder.record("decoder/uq", latent)
 
 
+@pytest.mark.xfail(strict=True, reason="errors of TensorFlow's, or none")
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.predict(np.zeros((2, 8, 8, 4)), 5, np.zeros((1, 20, 16))), "context"),
+        (lambda m: m.predict(np.zeros((1, 8, 8, 4)), 5, np.zeros((1, 20, 15))), "context"),
+        (lambda m: m.predict(np.zeros((1, 8, 8, 3)), 5, np.zeros((1, 20, 16))), "latent"),
+        (lambda m: m.decode(np.full((8, 8, 4), np.nan)), "NaN"),
+        (lambda m: m.embed(5), "prompt"),
+    ],
+)
+def test_the_parts_refuse_what_they_cannot_read(model, call, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call(model)
+
+
 # --- again -----------------------------------------------------------------------------------
 
 
@@ -496,6 +512,16 @@ def test_a_replay_of_embeddings_has_the_same_bits(model):
     assert model.replay(trace).equal
     assert trace.attrs["prompt"] == ["<embedding>", OTHER]  # untouched
     assert model.replay(trace).equal
+
+
+@pytest.mark.xfail(strict=True, reason="the negative embedding is kept, and not given again")
+def test_an_embedding_that_guidance_one_does_not_use_is_no_difference(model):
+    assert model.replay(run(model, guidance=1, negative=model.embed(OTHER), record=HALF)).equal
+
+
+@pytest.mark.xfail(strict=True, reason="taken for the placeholder of an embedding")
+def test_a_text_can_be_any_text(model):
+    assert model.replay(run(model, "<embedding>")).equal
 
 
 def test_a_replay_says_where_the_bits_differ(model):
@@ -695,17 +721,26 @@ def test_a_site_that_this_run_cannot_reach_is_refused_with_the_reason(model, ask
         run(model, **{"prompt": PROMPT, **asked})
 
 
+@pytest.mark.xfail(strict=True, reason="accepted, and nothing is recorded")
+@pytest.mark.parametrize("site", ["sampler/start", "text/given"])
+def test_what_was_not_given_cannot_be_recorded(model, site):
+    with pytest.raises(SiteError, match="given"):
+        run(model, record=[site])
+
+
 def test_a_wide_pattern_takes_what_this_run_computes(model):
-    embedded = run(model, np.ones((20, 16), np.float32), guidance=1, record=["*/*"])
+    embedded = run(
+        model, np.ones((20, 16), np.float32), guidance=1, record=["s*/*", "t*/*", "d*/*"]
+    )
+    assert "decoder/out" in embedded
     assert [s for s in embedded.sites if s.startswith(("sampler/", "text/"))] == [
         "sampler/latent",
         "sampler/noise_cond",
         "sampler/noise",
         "sampler/denoised",
-        "text/given",  # kept for a replay
+        "text/given",
         "sampler/out",
     ]
-    assert {"unet/time", "unet/out", "decoder/out"} <= set(embedded.sites)
 
 
 def test_a_place_that_cannot_be_written_is_refused_first(model, tmp_path, monkeypatch):

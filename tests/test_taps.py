@@ -269,6 +269,8 @@ def keep(x, context):
         (ValueError, "steps count from 0, got -1", {"fn": keep, "steps": [0, -1]}),
         (ValueError, "factor holds NaN", {"fn": xray.edits.scale, "factor": float("nan")}),
         (ValueError, "factor holds NaN", {"fn": xray.edits.scale, "factor": [1.0, np.inf]}),
+        (ValueError, "factor holds NaN", {"fn": xray.edits.scale, "factor": 1e39}),
+        (ValueError, "factor does not fit", {"fn": xray.edits.scale, "factor": 2**40}),
         (TypeError, "neither number, array nor text", {"fn": xray.edits.scale, "factor": 1j}),
         (TypeError, "neither number, array nor text", {"fn": xray.edits.scale, "factor": ["a"]}),
     ],
@@ -276,6 +278,20 @@ def keep(x, context):
 def test_an_edit_that_cannot_be_is_refused_where_it_is_written(error, message, arguments):
     with pytest.raises(error, match=message):
         edit("unet/out", **arguments)
+
+
+@pytest.mark.xfail(strict=True, reason="steps are cut to whole numbers, or fail without a name")
+@pytest.mark.parametrize("steps", [5, [0.5], ["1"], [True]])
+def test_steps_that_are_no_list_of_steps_are_refused(steps):
+    with pytest.raises((TypeError, ValueError), match="steps"):
+        edit("unet/out", keep, steps=steps)
+
+
+@pytest.mark.xfail(strict=True, reason="left to fail inside TensorFlow")
+@pytest.mark.parametrize("tokens", [3, [1.5], "star", []])
+def test_tokens_that_are_no_positions_are_refused(tokens):
+    with pytest.raises((TypeError, ValueError), match="observe: tokens"):
+        observe(CROSS, tokens=tokens)
 
 
 def test_numbers_are_inputs_and_all_else_is_part_of_the_program():

@@ -172,7 +172,7 @@ class _Run:
                 tokens = self.plan.batch.texts(self.plan.branches).get(branch, ())
                 context = Context(site, branch, tokens, np.int32(step), np.float32(timestep))
                 try:
-                    result = np.asarray(applied(e, x, context, e.params))
+                    result = np.asarray(applied(e, x.copy(), context, e.params))
                     x = check_edited(x, result, site)
                 except EditError as error:
                     raise EditError(f"{error} (step {step})") from error

@@ -277,10 +277,13 @@ def edit(
         array = np.asarray(value)
         if array.dtype.kind not in "iufb":
             raise TypeError(f"edit: parameter {name}={value!r} is neither number, array nor text")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"edit: parameter {name} holds NaN or infinity")
         kind = {"f": np.float32, "i": np.int32, "u": np.int32, "b": bool}[array.dtype.kind]
-        inputs[name] = array.astype(kind)
+        with np.errstate(over="ignore"):
+            inputs[name] = array.astype(kind)
+        if kind is np.float32 and not np.isfinite(inputs[name]).all():
+            raise ValueError(f"edit: parameter {name} holds NaN or infinity")
+        if kind is np.int32 and (inputs[name] != array).any():
+            raise ValueError(f"edit: parameter {name} does not fit into 32 bits")
     return Edit(pattern, fn, steps, branch, static, inputs)
 
 
