@@ -68,7 +68,7 @@ def fit(
         progress.write_text(json.dumps(done))
 
     report = Report(folder.name, folder / "loss.csv")
-    started, saved, losses = time.monotonic() - done["seconds"], time.monotonic(), []
+    started, saved, losses = None, time.monotonic(), []
     with ThreadPoolExecutor(1) as pool:
         stream = batches(done["steps"])
         following = pool.submit(next, stream)
@@ -87,6 +87,8 @@ def fit(
                 )
             done["steps"] += 1
             done["samples"] += len(batch[0])
+            # Tracing, which the first step waits for, is not training.
+            started = started or time.monotonic() - done["seconds"]
             done["seconds"] = time.monotonic() - started
             if len(losses) == 50:
                 report(done["samples"], float(np.mean(losses)), fraction, done["seconds"])
