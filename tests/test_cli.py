@@ -64,7 +64,7 @@ def test_it_starts_without_anything_heavy():
 def test_it_says_its_version_and_its_commands():
     assert run("--version").stdout == f"diffusion-xray {xray.__version__}\n"
     told = run("--help").stdout
-    for command in ("show", "diff", "sites", "experiments", "experiment"):
+    for command in ("show", "diff", "sites", "export", "experiments", "experiment"):
         assert command in told
 
 

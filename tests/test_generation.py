@@ -315,6 +315,25 @@ def test_at_guidance_one_only_the_conditional_branch_is_computed(plain, single):
     assert single["text/out"].coords["branch"].values.tolist() == ["cond"]
 
 
+def test_guidance_can_change_from_step_to_step(model):
+    scales = [1, 6.5, 2.0]
+    trace = run(model, guidance=scales)
+    for step, scale in enumerate(scales):
+        uncond, cond, noise = (
+            trace[f"sampler/noise{b}"].sel(step=step).values for b in ("_uncond", "_cond", "")
+        )
+        np.testing.assert_array_equal(noise, uncond + np.float32(scale) * (cond - uncond))
+    assert equal(run(model, guidance=[5.0] * 3), run(model), "sampler/out")
+    again = model.replay(trace)
+    assert again.equal and again.trace.attrs["guidance"] == scales
+    resumed = run(model, guidance=scales, latent=trace["sampler/latent"].sel(step=1), start_step=1)
+    np.testing.assert_array_equal(resumed["image"].values, trace["image"].values)
+
+
+def test_guidance_one_at_every_step_is_guidance_one(model, single):
+    assert run(model, guidance=np.ones(3), record=HALF).sites == single.sites
+
+
 def test_guidance_is_continuous_at_one(model, single):
     near(
         run(model, guidance=1.000001)["sampler/out"].values,
@@ -340,11 +359,12 @@ def test_an_embedding_given_is_recorded_to_the_bit(model):
     near(trace["text/given"].sel(branch="uncond").values, model.embed("").values)
 
 
-def test_texts_and_embeddings_can_share_a_batch(model):
-    batch = run(model, [PROMPT, model.embed(OTHER).values[0]])
+@pytest.mark.parametrize("guidance", [5.0, 1])
+def test_texts_and_embeddings_can_share_a_batch(model, guidance):
+    batch = run(model, [PROMPT, model.embed(OTHER).values[0]], guidance=guidance)
     near(
         batch["sampler/latent"].values,
-        run(model, [PROMPT, OTHER])["sampler/latent"].values,
+        run(model, [PROMPT, OTHER], guidance=guidance)["sampler/latent"].values,
     )
 
 
@@ -437,6 +457,29 @@ def test_pictures_are_encoded_from_any_form(model):
     np.testing.assert_array_equal(model.encode(picture).values[0], model.encoder(floats[None])[0])
 
 
+def test_the_posterior_is_what_the_encoder_says(model):
+    mean, std = model.posterior(picture)
+    np.testing.assert_array_equal(mean.values, model.encode(picture).values)
+    floats = picture.astype(np.float32)[None] / 127.5 - 1
+    moments = model.encoder.record("encoder/moments", floats)[1]["encoder/moments"]
+    variance = (std.values / model.architecture.scaling_factor) ** 2
+    np.testing.assert_allclose(np.log(variance), moments[..., 4:], atol=1e-4)
+
+
+def test_samples_of_the_posterior_have_its_mean_and_spread(model):
+    mean, std = model.posterior(picture)
+    samples = np.stack([model.encode(picture, sample_seed=seed).values for seed in range(200)])
+    z = (samples - mean.values) / std.values
+    assert abs(z.mean()) < 0.02 and abs(z.std() - 1) < 0.02
+    again = model.encode(picture, sample_seed=3).values
+    np.testing.assert_array_equal(again, samples[3])
+
+
+def test_a_sample_is_the_same_alone_and_in_a_batch(model):
+    batch = model.encode(np.stack([picture[::-1], picture]), sample_seed=3).values
+    near(batch[1:], model.encode(picture, sample_seed=3).values)
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [
@@ -468,18 +511,33 @@ def test_a_part_records_its_sites_and_refuses_others(model):
         model.decoder.record("decoder/uq", latent)
 
 
-@pytest.mark.xfail(strict=True, reason="errors of TensorFlow's, or none")
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda m: m.predict(np.zeros((2, 8, 8, 4)), 5, np.zeros((1, 20, 16))), "context"),
         (lambda m: m.predict(np.zeros((1, 8, 8, 4)), 5, np.zeros((1, 20, 15))), "context"),
         (lambda m: m.predict(np.zeros((1, 8, 8, 3)), 5, np.zeros((1, 20, 16))), "latent"),
+        (lambda m: m.predict(np.zeros((1, 8, 9, 4)), 5, np.zeros((1, 20, 16))), "latent"),
+        (lambda m: m.predict(np.zeros((8, 8, 4)), 5, np.zeros((1, 20, 16))), "latent"),
+        (lambda m: m.predict(np.zeros((1, 8, 8, 4)), 5, np.full((1, 20, 16), np.nan)), "context"),
+        (
+            lambda m: m.predict(np.zeros((1, 8, 8, 4)), 1500, np.zeros((1, 20, 16))),
+            "0 … 999.* 1500",
+        ),
+        (lambda m: m.predict(np.zeros((1, 8, 8, 4)), -1, np.zeros((1, 20, 16))), "timestep must"),
+        (lambda m: m.predict(np.zeros((1, 8, 8, 4)), "5", np.zeros((1, 20, 16))), "timestep must"),
         (lambda m: m.decode(np.full((8, 8, 4), np.nan)), "NaN"),
         (lambda m: m.embed(5), "prompt"),
+        (lambda m: m.embed(["a star", 5]), "prompt"),
+        (lambda m: m.embed([]), "prompt"),
     ],
 )
-def test_the_parts_refuse_what_they_cannot_read(model, call, message):
+def test_the_parts_refuse_what_they_cannot_read(model, monkeypatch, call, message):
+    def work(*args, **kwargs):
+        raise AssertionError("a network was prepared")
+
+    for part in model.parts.values():
+        monkeypatch.setattr(part, "program", work)
     with pytest.raises((TypeError, ValueError), match=message):
         call(model)
 
@@ -514,12 +572,39 @@ def test_a_replay_of_embeddings_has_the_same_bits(model):
     assert model.replay(trace).equal
 
 
-@pytest.mark.xfail(strict=True, reason="the negative embedding is kept, and not given again")
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"eta": 0.5, "seed": [1, 2], "negative": OTHER, "spacing": "trailing"},
+        {"edit": [edit(SKIP, edits.scale, factor=0.3, steps=[0])]},
+        {"edit": [edit("sampler/noise", edits.scale, factor=0.5, steps=[2])], "guidance": 2.0},
+    ],
+)
+def test_a_run_resumed_as_it_was_has_the_same_bits(model, asked):
+    trace = run(model, **asked)
+    for step in (0, 1, 2):
+        rest = model.resume(trace, step)
+        assert rest.steps == trace.steps[step:]
+        assert equal(rest, trace, "sampler/out", "image")
+
+
+def test_a_run_can_be_resumed_with_something_changed(model, plain):
+    other = model.resume(plain, 1, prompt=OTHER)
+    assert equal(other, plain, "sampler/latent", step=1)
+    assert not equal(other, plain, "sampler/out")
+    assert equal(model.resume(plain, 0, prompt=OTHER), run(model, OTHER), "sampler/out", "image")
+    ones = np.ones((8, 8, 4), np.float32)
+    np.testing.assert_array_equal(
+        model.resume(plain, 2, latent=ones)["sampler/latent"].values[0, 0], ones
+    )
+    with pytest.raises(xray.TraceError, match="step 3 is not in this trace"):
+        model.resume(plain, 3)
+
+
 def test_an_embedding_that_guidance_one_does_not_use_is_no_difference(model):
     assert model.replay(run(model, guidance=1, negative=model.embed(OTHER), record=HALF)).equal
 
 
-@pytest.mark.xfail(strict=True, reason="taken for the placeholder of an embedding")
 def test_a_text_can_be_any_text(model):
     assert model.replay(run(model, "<embedding>")).equal
 
@@ -655,6 +740,8 @@ BAD = [
     ({"start_step": -1}, ValueError, "start_step must be a whole number from 0 up, got -1"),
     ({"guidance": float("nan")}, ValueError, "guidance must be a number, got nan"),
     ({"guidance": float("inf")}, ValueError, "guidance must be a number"),
+    ({"guidance": [5.0, 5.0]}, ValueError, "2 scales and the run 3 steps"),
+    ({"guidance": [5.0, "high", 1.0]}, ValueError, "guidance must be a number, got 'high'"),
     ({"seed": -1}, ValueError, "seed -1 is not a whole number from 0 up"),
     ({"seed": 1.5}, ValueError, "seed 1.5 is not a whole number"),
     ({"seed": "7"}, ValueError, "seed '7' is not a whole number"),
@@ -721,11 +808,17 @@ def test_a_site_that_this_run_cannot_reach_is_refused_with_the_reason(model, ask
         run(model, **{"prompt": PROMPT, **asked})
 
 
-@pytest.mark.xfail(strict=True, reason="accepted, and nothing is recorded")
 @pytest.mark.parametrize("site", ["sampler/start", "text/given"])
 def test_what_was_not_given_cannot_be_recorded(model, site):
     with pytest.raises(SiteError, match="given"):
         run(model, record=[site])
+    given = {"latent": initial_noise(3, (8, 8, 4)), "negative": model.embed(OTHER)}
+    assert site in run(model, record=[site], steps=1, **given)
+
+
+def test_an_embedding_that_guidance_one_does_not_use_was_not_given(model):
+    with pytest.raises(SiteError, match="no embedding was given"):
+        run(model, record=["text/given"], guidance=1, negative=model.embed(OTHER))
 
 
 def test_a_wide_pattern_takes_what_this_run_computes(model):

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from xray import forward
 from xray.architecture import SD1, SD2, Architecture, initial_weights
 from xray.networks import (
     Level,
@@ -19,6 +21,7 @@ from xray.networks import (
     set_numerics,
     variables,
 )
+from xray.taps import Tap
 
 
 def layers_of(net):
@@ -125,6 +128,43 @@ def test_what_is_read_is_what_was_built(model, part, read):
     assert found == expected
 
 
+# --- KerasCV's own text encoders, much narrower --------------------------------------------
+
+
+@pytest.fixture(params=["TextEncoder", "TextEncoderV2"])
+def stock_text(request):
+    """KerasCV's own class with all its layers, and the widths written into it made smaller."""
+    from keras_cv.src.models.stable_diffusion import text_encoder as module
+
+    embedding, layer = module.CLIPEmbedding, module.CLIPEncoderLayer
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CLIPEmbedding", lambda n, w, length: embedding(n, w // 64, length))
+        patch.setattr(
+            module,
+            "CLIPEncoderLayer",
+            lambda width, heads, activation: layer(width // 64, heads // 4, activation=activation),
+        )
+        built = getattr(module, request.param)(12, vocab_size=50, download_weights=False)
+    return built, request.param == "TextEncoderV2"
+
+
+def test_kerascvs_text_encoders_are_read_as_they_run(stock_text):
+    built, version_2 = stock_text
+    random = np.random.default_rng(0)
+    for variable in built.weights:
+        variable.assign(variable + 0.1 * random.standard_normal(variable.shape, np.float32))
+    net = read_text_encoder(built)
+    set_numerics("keras_cv", net)
+    assert (len(net.layers), net.quick_gelu) == ((23, False) if version_2 else (12, True))
+    assert len(variables("text", net)) == len(built.weights)
+    ids = random.integers(0, 50, (2, 12)).astype(np.int32)
+    expected = built.predict_on_batch(
+        {"tokens": ids, "positions": np.arange(12)[None].repeat(2, 0)}
+    )
+    found = forward.text_encoder(net, tf.constant(ids), Tap()).numpy()
+    assert np.abs(found - expected).max() < 1e-4 * expected.std()
+
+
 # --- KerasCV unharmed ------------------------------------------------------------------------
 
 
@@ -138,16 +178,22 @@ def initial_values():
 
 
 def test_initializers_draw_as_before_also_after_an_error():
+    from keras_cv.src.backend import keras
+
     before = initial_values()
+    classes = [keras.initializers.GlorotUniform, keras.initializers.RandomUniform]
+    own = [dict(vars(cls)) for cls in classes]
     assert all(values.any() for values in before)
     with initial_weights(lambda shape: np.full(shape, 2.0, np.float32)):
         assert all((values == 2).all() for values in initial_values())
     for a, b in zip(before, initial_values(), strict=True):
         np.testing.assert_array_equal(a, b)
+    assert [dict(vars(cls)) for cls in classes] == own
     with pytest.raises(RuntimeError), initial_weights(np.zeros):
         raise RuntimeError
     for a, b in zip(before, initial_values(), strict=True):
         np.testing.assert_array_equal(a, b)
+    assert [dict(vars(cls)) for cls in classes] == own
 
 
 def test_no_class_of_kerascv_is_patched(model):

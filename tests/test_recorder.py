@@ -244,3 +244,25 @@ def test_an_error_of_the_writer_surfaces_once_and_ends_the_recording(tmp_path, m
     trace = recorder.close("failed", "")
     assert trace.status == "failed" and "Input/output error" in trace.reason
     assert_holds_run(trace, 1)
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_evaluations_of_a_step_are_written_one_by_one(tmp_path, kind):
+    dims, coords = ("evaluation", "x"), {"evaluation": ("evaluation", [0, 1])}
+    spec = SiteSpec(dims, (2, 3), "float16", per_step=True, coords=coords)
+    header = Header(range(2), [9.0, 1.0], {"sampler/latent": spec}, {})
+    recorder = MemoryRecorder(header) if kind == "memory" else StoreRecorder(tmp_path / "r", header)
+    one = np.ones(3, np.float16)
+    recorder.write("sampler/latent", one, 0, 0)
+    recorder.write("sampler/latent", 2 * one, 0, 1)
+    with pytest.raises(ValueError, match="sampler/latent is written already at 0"):
+        recorder.write("sampler/latent", one, 0, 1)
+    recorder.complete(0)
+    recorder.write("sampler/latent", 3 * one, 1, 0)
+    with pytest.raises(ValueError, match=r"expected float16 \(3,\), got float16 \(2, 3\)"):
+        recorder.write("sampler/latent", np.ones((2, 3), np.float16), 1, 1)
+    recorder.complete(1)
+    trace = recorder.close()
+    expected = np.array([[1, 2], [3, np.nan]], np.float16)[..., None] * one
+    np.testing.assert_array_equal(trace["sampler/latent"].values, expected, strict=True)
+    np.testing.assert_array_equal(trace.sel("sampler/latent", step=0, evaluation=1).values, 2 * one)

@@ -147,7 +147,10 @@ def test_the_image_encoder_is_ours(stock, ours):
 NARROW = {320: 32, 640: 64, 1280: 128}
 VERSIONS = {
     "DiffusionModel": (768, {"heads": (8, 8, 8, 8)}),
-    "DiffusionModelV2": (1024, {"heads": (1, 2, 4, 4), "linear_projections": True}),
+    "DiffusionModelV2": (
+        1024,
+        {"text_heads": 16, "heads": (1, 2, 4, 4), "linear_projections": True},
+    ),
 }
 
 

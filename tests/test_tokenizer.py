@@ -1,6 +1,7 @@
 """Prompts to tokens: CLIP's ids, the words they belong to, and errors that say what to do."""
 
 import html
+import itertools
 import json
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from xray.tokenizer import PromptTooLong, Tokenizer, train_merges
+from xray.tokenizer import PromptTooLong, Tokenizer, symbol_bytes, train_merges
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "clip" / "bpe_simple_vocab_16e6.txt.gz"
 needs_clip = pytest.mark.skipif(not PUBLISHED.exists(), reason=f"no CLIP vocabulary: {PUBLISHED}")
@@ -117,6 +118,79 @@ def test_every_text_can_be_encoded_and_no_letter_is_lost(clip, text):
     words = {token.word_index: token.word for token in encoded}
     decoded = clip.decode(token.id for token in encoded)
     assert "".join(decoded.split()) == "".join("".join(words.values()).split())
+
+
+@needs_clip
+def test_a_special_token_in_capitals_is_only_text(clip):
+    words = {token.word_index: token.word for token in clip.encode("<|ENDOFTEXT|>'s")}
+    assert list(words.values()) == ["<|", "endoftext", "|>", "'s"]
+
+
+# Added words
+
+
+def test_an_added_word_has_the_tokens_after_all_others(small):
+    base = len(small.vocabulary)
+    more = small.adding("<S*>", 2).adding("<toy>")
+    tokens = more.encode("a <s*> star<toy> <S*>")
+    assert [t.id for t in tokens if t.id >= base] == [base, base + 1, base + 2, base, base + 1]
+    words = {t.word_index: t.word for t in tokens}
+    assert list(words.values()) == ["a", "<s*>", "star", "<toy>", "<s*>"]
+    assert [t.text for t in tokens if t.word_index == 1] == ["<s*>", "<s*>_1"]
+    assert not any(t.special for t in tokens)
+    assert more.decode(t.id for t in tokens) == "a <s*> star <toy> <s*>"
+    assert len(small.vocabulary) == base and small.encode("<s*>")[0].text == "<</w>"
+
+
+def test_the_longest_added_word_is_found_and_plain_ones_only_whole(small):
+    more = small.adding("toy", 1).adding("toy-2", 1).adding("toy-2b", 1)
+    found = [t.text for t in more.encode("Toy-2b toy-2 toy's toystar atoy") if t.text in more.added]
+    assert found == ["toy-2b", "toy-2", "toy"]
+
+
+@pytest.mark.parametrize("word", ["", "a b", "<end>", "<|endoftext|>", "<There>"])
+def test_a_word_that_cannot_be_added_is_refused(small, word):
+    with pytest.raises(ValueError, match="added word|already means"):
+        small.adding("<there>").adding(word)
+
+
+def test_added_words_are_saved(small, tmp_path):
+    more = small.adding("<toy>", 3)
+    more.save(tmp_path / "tokenizer.json")
+    loaded = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert loaded.tokens("a <toy>") == more.tokens("a <toy>")
+    assert len(loaded.encode("a <toy>")) == 4
+
+
+@given(text=st.text("starmoonblue 3'é", max_size=30))
+@settings(max_examples=200, deadline=None)
+def test_merge_steps_lead_from_the_bytes_to_the_tokens(small, text):
+    first, *others = small.merge_steps(text)
+    assert first.rank is None and all(len(symbol_bytes(s)) == 1 for s in first.symbols)
+    last = (others or [first])[-1]
+    assert last.symbols == [token.text for token in small.encode(text)]
+    written = b"".join(map(symbol_bytes, first.symbols))
+    ranks = [step.rank for step in others]
+    assert ranks == sorted(set(ranks))
+    for before, step in itertools.pairwise([first, *others]):
+        assert b"".join(map(symbol_bytes, step.symbols)) == written
+        pair = small.merges[step.rank]
+        assert pair in itertools.pairwise(before.symbols)
+        assert pair not in itertools.pairwise(step.symbols)
+
+
+def test_one_merge_joins_its_pair_in_all_words():
+    tokenizer = Tokenizer([("s", "t"), ("a", "r</w>"), ("st", "ar</w>")])
+    steps = tokenizer.merge_steps("star, star")
+    assert [(step.rank, step.symbols) for step in steps] == [
+        (None, ["s", "t", "a", "r</w>", ",</w>", "s", "t", "a", "r</w>"]),
+        (0, ["st", "a", "r</w>", ",</w>", "st", "a", "r</w>"]),
+        (1, ["st", "ar</w>", ",</w>", "st", "ar</w>"]),
+        (2, ["star</w>", ",</w>", "star</w>"]),
+    ]
+    assert [step.symbols for step in tokenizer.merge_steps("")] == [[]]
+    with pytest.raises(ValueError, match="surrogate"):
+        tokenizer.merge_steps("\ud83c")
 
 
 # Start, end, padding

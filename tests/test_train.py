@@ -7,6 +7,7 @@ import pytest
 
 import xray
 from xray.miniature import train
+from xray.miniature.training import averages
 
 pytestmark = pytest.mark.slow
 
@@ -41,6 +42,23 @@ def test_a_second_call_goes_on_where_the_first_stopped(out):
     assert after["steps"] > before["steps"] and after["seconds"] > before["seconds"]
     # The budget is of the whole, not of the second call; one step may go over.
     assert after["seconds"] == pytest.approx(30, abs=5)
+
+
+def test_a_start_from_an_exported_model_keeps_its_words_and_begins_at_its_weights(out, tmp_path):
+    begin = ["--quick", "--out", str(tmp_path), "--start", str(out / "mini")]
+    train.main([*begin, "--stage", "tokenizer"])
+    assert (tmp_path / "tokenizer.json").read_bytes() == (out / "tokenizer.json").read_bytes()
+    train.main([*begin, "--stage", "autoencoder", "--minutes", "1e-4"])  # one step
+    assert progress(tmp_path, "autoencoder")["steps"] == 1
+    before = averages(out / "autoencoder")
+    for name, value in averages(tmp_path / "autoencoder").items():
+        np.testing.assert_allclose(value, before[name], atol=2e-3, rtol=2e-3)
+
+
+def test_a_start_must_be_a_saved_model(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--out", str(tmp_path), "--start", str(tmp_path)])
+    assert "no weights.safetensors in it" in capsys.readouterr().err
 
 
 def test_minutes_belong_to_a_stage(out, capsys):

@@ -36,6 +36,7 @@ class Architecture:
         ae_widths, ae_blocks, ae_groups: the same of the autoencoder.
         scaling_factor: latents are the encoder's mean times this.
         prediction: what the U-Net predicts: ``"epsilon"``, ``"v"`` or ``"sample"``.
+        beta_start, beta_end: of the noise it learned to see, see `xray.samplers.NoiseSchedule`.
         size: side of the picture it was trained on, in pixels.
     """
 
@@ -55,7 +56,19 @@ class Architecture:
     ae_groups: int = 32
     scaling_factor: float = 0.18215
     prediction: str = "epsilon"
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
     size: int = 512
+
+    def __post_init__(self) -> None:
+        for what, counts, widths in (
+            ("text_heads", [self.text_heads], [self.text_width]),
+            ("heads", self.heads, self.widths),
+            ("groups", [self.groups] * len(self.widths), self.widths),
+            ("ae_groups", [self.ae_groups] * len(self.ae_widths), self.ae_widths),
+        ):
+            if any(width % count for count, width in zip(counts, widths, strict=True)):
+                raise ValueError(f"{what} {counts} do not divide the widths {widths}")
 
     @property
     def time_width(self) -> int:
@@ -88,9 +101,7 @@ def build_text_encoder(arch: Architecture) -> TextEncoder:
     from keras_cv.src.models.stable_diffusion import text_encoder as kcv
 
     width = arch.text_width
-    embedding = kcv.CLIPEmbedding(arch.vocab_size, width, arch.text_length)
-    embedding.token_embedding.build()
-    embedding.position_embedding.build()
+    embedding = build_text_embedding(arch)
     activation = {"quick_gelu": kcv.quick_gelu, "gelu": ops.gelu}[arch.text_activation]
     layers = []
     for _ in range(arch.text_layers):
@@ -105,6 +116,16 @@ def build_text_encoder(arch: Architecture) -> TextEncoder:
     norm = keras.layers.LayerNormalization(epsilon=1e-5)
     norm.build((None, None, width))
     return TextEncoder(embedding, layers, norm, arch.text_activation == "quick_gelu")
+
+
+def build_text_embedding(arch: Architecture) -> Any:
+    """The tables of the text encoder, of tokens and of positions."""
+    from keras_cv.src.models.stable_diffusion.text_encoder import CLIPEmbedding
+
+    embedding = CLIPEmbedding(arch.vocab_size, arch.text_width, arch.text_length)
+    embedding.token_embedding.build()
+    embedding.position_embedding.build()
+    return embedding
 
 
 def build_unet(arch: Architecture) -> UNet:
@@ -314,7 +335,7 @@ def initial_weights(fill: Callable[[tuple[int, ...]], Any]):
     from keras_cv.src.backend import keras
 
     classes = [keras.initializers.GlorotUniform, keras.initializers.RandomUniform]
-    saved = [cls.__call__ for cls in classes]
+    own = [vars(cls).get("__call__") for cls in classes]  # None where it is inherited
 
     def filled(self: Any, shape: tuple[int, ...], dtype: Any = None) -> Any:
         return keras.ops.convert_to_tensor(fill(tuple(shape)), dtype or "float32")
@@ -324,5 +345,8 @@ def initial_weights(fill: Callable[[tuple[int, ...]], Any]):
     try:
         yield
     finally:
-        for cls, call in zip(classes, saved, strict=True):
-            cls.__call__ = call
+        for cls, call in zip(classes, own, strict=True):
+            if call is None:
+                del cls.__call__
+            else:
+                cls.__call__ = call

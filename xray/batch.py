@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xray.samplers import SAMPLERS, initial_noise
+from xray.samplers import SAMPLERS, initial_noise, sampler_named
 from xray.taps import BRANCHES
 from xray.tokenizer import Token
 
@@ -59,11 +59,8 @@ def read_batch(model: Generator, prompt: Any, negative: Any, seed: Any, truncate
         if not _whole(s) or s < 0:
             raise ValueError(f"seed {s!r} is not a whole number from 0 up")
     for p in prompts:
-        if isinstance(p, str) and not p.strip():
-            raise ValueError(
-                "the prompt is empty; for a picture without one, give guidance=1 and a prompt, "
-                "or model.embed('') as the prompt"
-            )
+        if isinstance(p, str):
+            not_empty(p)
     widened = [x * count if len(x) == 1 else x for x in (prompts, negatives, seeds)]
     by_branch = {"cond": widened[0], "uncond": widened[1]}
     for branch, items in by_branch.items():
@@ -73,6 +70,15 @@ def read_batch(model: Generator, prompt: Any, negative: Any, seed: Any, truncate
         for branch, items in by_branch.items()
     }
     return Batch(by_branch, tokens, [int(s) for s in widened[2]])
+
+
+def not_empty(prompt: str) -> str:
+    if not prompt.strip():
+        raise ValueError(
+            "the prompt is empty; for a picture without one, give guidance=1 and a prompt, "
+            "or model.embed('') as the prompt"
+        )
+    return prompt
 
 
 def _as_list(prompt: Any) -> list[Any]:
@@ -95,7 +101,7 @@ def _embedding(model: Generator, value: Any) -> np.ndarray:
         array = array[0]
     if array.shape != expected:
         raise ValueError(f"an embedding for {model.name} is {expected}, got shape {array.shape}")
-    return _numbers("the embedding", array)
+    return numbers("the embedding", array)
 
 
 def prompt_tokens(model: Generator, prompt: str, truncate: bool) -> list[Token]:
@@ -155,14 +161,15 @@ def start_latent(
             raise ValueError(f"{name} must be a multiple of 64, got {side * 8} by the latent")
         if asked is not None and asked != side * 8:
             raise ValueError(f"{name} is {asked}, but the latent is for {side * 8}")
-    return _numbers("the latent", start), start_step
+    return numbers("the latent", start), start_step
 
 
 def _whole(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def _numbers(what: str, array: np.ndarray) -> np.ndarray:
+def numbers(what: str, array: np.ndarray) -> np.ndarray:
+    """`array`, refused by the name `what` if it holds anything that is no number."""
     if not np.isfinite(array).all():
         raise ValueError(f"{what} holds {int((~np.isfinite(array)).sum())} NaN or infinite values")
     return array
@@ -175,10 +182,31 @@ def finite(name: str, value: float) -> float:
     return float(value)
 
 
+def guidance_of(guidance: Any, steps: int) -> float | list[float]:
+    """One scale for the whole run, or a list with one for each step."""
+    if not isinstance(guidance, (list, tuple, np.ndarray)):
+        return finite("guidance", guidance)
+    if len(guidance) != steps:
+        raise ValueError(
+            f"guidance has {len(guidance)} scales and the run {steps} steps: give one scale, or "
+            "one for each step"
+        )
+    return [finite("guidance", scale) for scale in guidance]
+
+
+def guidance_text(guidance: float | Sequence[float]) -> str:
+    """``5``, or ``1 to 7`` where it changes during the run."""
+    scales = np.atleast_1d(guidance)
+    low, high = scales.min(), scales.max()
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
 def eta_of(sampler: str, eta: float | None) -> float:
-    if sampler not in SAMPLERS:
-        raise ValueError(f"sampler {sampler!r} is not one of {', '.join(SAMPLERS)}")
-    eta = finite("eta", SAMPLERS[sampler].eta if eta is None else eta)
+    own = sampler_named(sampler).eta
+    eta = finite("eta", (own or 0.0) if eta is None else eta)
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be 0 … 1, got {eta}")
+    if eta and own is None:
+        others = ", ".join(name for name, s in SAMPLERS.items() if s.eta is not None)
+        raise ValueError(f"{sampler} puts no noise back, so eta {eta} means nothing: {others} do")
     return eta

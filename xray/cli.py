@@ -1,4 +1,4 @@
-"""The `xray` command: look at recordings, compare them, list sites, run experiments."""
+"""The `xray` command: recordings, sites, experiments; `cli_weights` has those about weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import xray
-from xray import options
+from xray import cli_weights, options
 from xray.experiment import output_folder, save_figures
 from xray.script import command, quiet_tensorflow, table
 
@@ -25,6 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_weights.app, name="weights")
 
 
 def main() -> None:
@@ -70,7 +71,10 @@ def show(
         bool, typer.Option("--overwrite", help="Replace figures in that folder.")
     ] = False,
 ) -> None:
-    """List what a recording holds, with statistics; of one site step by step."""
+    """List what a recording holds, with statistics; of one site step by step.
+
+    Where a step evaluates the network more than once, the statistics are of the first evaluation.
+    """
     if model is not None and figures is None:
         raise ValueError("--model is for the figures: say where to, with --figures FOLDER")
     trace = xray.open(path)
@@ -105,6 +109,7 @@ def _show_sites(trace: Trace, pattern: str) -> None:
 
 
 def _show_run(trace: Trace) -> None:
+    from xray.batch import guidance_text
     from xray.stats import format_bytes
 
     a = trace.attrs
@@ -114,7 +119,7 @@ def _show_run(trace: Trace) -> None:
         "weights": a.get("digest"),
         "seed": ", ".join(map(str, a.get("seeds") or ())),
         "sampler": a.get("sampler"),
-        "guidance": a.get("guidance"),
+        "guidance": guidance_text(a["guidance"]) if "guidance" in a else None,
         "recorded": f"{len(trace.steps)} steps, {len(trace.sites)} sites, "
         f"{format_bytes(trace.nbytes)}, {trace.status}",
         "reason": trace.reason,
@@ -132,7 +137,7 @@ def _show_site(trace: Trace, site: str) -> None:
     row = summary.site_row(trace, site)
     print(f"{site}  {_shape(row['dims'], row['shape'])}  {row['dtype']}", end="  ")
     print(format_bytes(row["bytes"]))
-    described = trace[site].describe()
+    described = trace.sel(site, evaluation=0).describe()
     facts = {k: v for k, v in described.items() if isinstance(v, (int, float)) and k != "nbytes"}
     facts |= {k: v for k, v in described["normality"].items() if k not in facts}
     print("\n" + table(list(facts), [[float(v) for v in facts.values()]]))
@@ -262,6 +267,44 @@ def sites(
 
 def _shape(dims: Any, shape: Any) -> str:
     return " ".join(f"{dim} {length}," for dim, length in zip(dims, shape, strict=True))[:-1]
+
+
+# ----------------------------------------------------------------------------------------- models
+
+
+@command(app)
+def export(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", callback=options.known_model, help=options.MODEL_HELP)
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    form: Annotated[
+        str, typer.Option("--format", help="diffusers, or xray: what this program saves itself.")
+    ] = "diffusers",
+    dtype: Annotated[str, typer.Option(help="Of the weights: float32 or float16.")] = "float32",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model there.")] = False,
+) -> None:
+    """Write a model for other programs, such as diffusers.
+
+    There, StableDiffusionPipeline.from_pretrained(DIR) opens it and makes the same pictures.
+    """
+    for option, value, known in (
+        ("--format", form, ("diffusers", "xray")),
+        ("--dtype", dtype, ("float32", "float16")),
+    ):
+        if value not in known:
+            raise ValueError(f"{option} {value!r} is not {' or '.join(known)}")
+    with output_folder("export", folder, overwrite=overwrite):
+        with quiet_tensorflow():
+            generator = xray.load(model)
+        from xray.checkpoints import export_diffusers, save
+
+        if form == "diffusers":
+            export_diffusers(generator, folder, dtype=dtype, overwrite=True)
+        else:
+            save(generator, folder, dtype=dtype)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        print(path)
 
 
 # ------------------------------------------------------------------------------------ experiments

@@ -16,11 +16,16 @@ def matmul(x: Any, kernel: Any) -> Any:
     return tf.reshape(flat, (*x.shape[:-1], kernel.shape[-1]))
 
 
+def _is_product(kernel: Any, strides: int, padding: tuple) -> bool:
+    """Whether each position is looked at once and alone: a 1×1 kernel that skips and adds none."""
+    return kernel.shape[:2] == (1, 1) and strides == 1 and not any(map(any, padding))
+
+
 def conv2d(
     x: Any, kernel: Any, bias: Any, *, strides: int = 1, padding: tuple = ((0, 0), (0, 0))
 ) -> Any:
     """Convolution of NHWC by HWIO with zero padding given for (top, bottom), (left, right)."""
-    if kernel.shape[:2] == (1, 1):
+    if _is_product(kernel, strides, padding):
         return matmul(x, kernel[0, 0]) + bias
     x = tf.pad(x, [(0, 0), *padding, (0, 0)])
     return tf.nn.conv2d(x, kernel, strides, "VALID") + bias
@@ -34,7 +39,7 @@ def conv2d_as_matmul(
     XLA's CPU backend has no fast kernel for the gradients of a convolution; those of a matrix
     product and of slicing are fast, which makes this the one to train with.
     """
-    if kernel.shape[:2] == (1, 1):
+    if _is_product(kernel, strides, padding):
         return matmul(x, kernel[0, 0]) + bias
     x = tf.pad(x, [(0, 0), *padding, (0, 0)])
     kh, kw, cin, cout = kernel.shape

@@ -8,12 +8,23 @@ stored in a trace by its name and parameters, so that the run can be replayed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from xray.taps import Context, dims
+
+
+def _positions(**axes: str) -> Callable:
+    """Which parameters are positions along which axis: `Edit.check` refuses what is not there."""
+
+    def mark(fn: Callable) -> Callable:
+        fn.positions = axes
+        return fn
+
+    return mark
 
 
 def _axis(context: Context, dim: str) -> int:
@@ -69,16 +80,19 @@ def uniform(x: Any, context: Context) -> Any:
     return tf.zeros_like(x) + 1.0 / count
 
 
+@_positions(heads="head")
 def scale_heads(x: Any, context: Context, *, heads: Any, factor: float) -> Any:
     """The given attention heads times `factor`; 0 on ``value`` or ``weights`` switches them off."""
     return tf.where(_where(x, context, "head", heads), scale(x, context, factor=factor), x)
 
 
+@_positions(tokens="token")
 def scale_tokens(x: Any, context: Context, *, tokens: Any, factor: float) -> Any:
     """The given token positions times `factor` (attention re-weighting, Hertz et al. 2022)."""
     return tf.where(_where(x, context, "token", tokens), scale(x, context, factor=factor), x)
 
 
+@_positions(first="token", second="token")
 def swap_tokens(x: Any, context: Context, *, first: int, second: int) -> Any:
     """Two token positions exchanged: what looked at one looks at the other."""
     axis = _axis(context, "token")

@@ -4,17 +4,22 @@ with experiment("record_generation", out) as this:
     model = this.load("mini")
     ...
     this.save_figures({"timeline": figure})
+    this.save_data(dataset)                      # data.zarr, for xarray
+    this.save_table("prompts", ["prompt", "norm"], rows)
     this.finish({"prompt": prompt})              # summary.json, and a word on where things are
 """
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import importlib
 import itertools
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +28,7 @@ from xray.clock import Clock
 from xray.script import quiet_tensorflow
 
 if TYPE_CHECKING:
+    import xarray
     from matplotlib.figure import Figure
 
     from xray.generator import Generator
@@ -35,11 +41,13 @@ class Experiment:
     Attributes:
         name: of the script.
         folder: for its results.
+        svg: write figures as SVG too.
         clock: running since its beginning.
     """
 
     name: str
     folder: Path
+    svg: bool = False
     clock: Clock = field(default_factory=Clock)
 
     def load(self, model: str) -> Generator:
@@ -62,11 +70,27 @@ class Experiment:
         """
         for pattern in patterns:
             for path in self.folder.glob(pattern):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def save_figures(self, figures: Mapping[str, Figure]) -> None:
-        """Write each figure to ``figures/STEM.png``."""
-        save_figures(figures, self.folder / "figures")
+        """Write each figure to ``figures/STEM.png``, and ``STEM.svg`` where that was asked for."""
+        save_figures(figures, self.folder / "figures", svg=self.svg)
+
+    def save_data(self, data: xarray.Dataset) -> None:
+        """Write what the figures show to ``data.zarr``: ``xarray.open_zarr`` reads it."""
+        # Zarr v3 has no fixed-length text; as objects the labels become its variable-length text.
+        text = {n: v.astype(object) for n, v in data.variables.items() if v.dtype.kind == "U"}
+        with warnings.catch_warnings():
+            # Consolidated metadata is an extension of Zarr v3, and zarr says so on every write.
+            warnings.filterwarnings("ignore", "Consolidated metadata")
+            data.assign(text).to_zarr(
+                self.folder / "data.zarr", mode="w", consolidated=True, zarr_format=3
+            )
+
+    def save_table(self, stem: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Write a table to ``STEM.csv``."""
+        with (self.folder / f"{stem}.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([header, *rows])
 
     def finish(self, values: dict[str, Any]) -> None:
         """Write ``summary.json``: `values`, seconds by phase, peak memory. Say where things are."""
@@ -93,11 +117,11 @@ class Experiment:
 
 @contextlib.contextmanager
 def experiment(
-    name: str, out: Path | None = None, *, overwrite: bool = False
+    name: str, out: Path | None = None, *, overwrite: bool = False, svg: bool = False
 ) -> Iterator[Experiment]:
     """An experiment that begins now. Arguments and errors as for `output_folder`."""
     with output_folder(name, out, overwrite=overwrite) as folder:
-        yield Experiment(name, folder)
+        yield Experiment(name, folder, svg)
 
 
 @contextlib.contextmanager
@@ -162,10 +186,13 @@ def _kept(folder: Path, error: BaseException) -> str:
     return f"kept in {folder}: {', '.join(names)}"
 
 
-def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
-    """Write each figure to ``folder/STEM.png``; the folder is made if absent."""
+def save_figures(figures: Mapping[str, Figure], folder: Path, *, svg: bool = False) -> list[Path]:
+    """Write each figure to ``folder/STEM.png`` (and ``.svg``); the folder is made if absent."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{stem}.png" for stem in figures]
-    for path, figure in zip(paths, figures.values(), strict=True):
-        figure.savefig(path)
+    endings = ("png", "svg") if svg else ("png",)
+    paths = []
+    for stem, figure in figures.items():
+        for ending in endings:
+            paths.append(folder / f"{stem}.{ending}")
+            figure.savefig(paths[-1])
     return paths

@@ -74,7 +74,7 @@ def unet(net: UNet, latent: Any, timestep_embedding: Any, context: Any, tap: Tap
     Returns:
         (n, h/8, w/8, 4): the noise, or what the model predicts instead.
     """
-    time = dense(net.time[1], tf.nn.silu(dense(net.time[0], timestep_embedding)))
+    time = dense(net.time[1], silu(dense(net.time[0], timestep_embedding)))
     time = tap("unet/time", time)
 
     x = tap("unet/conv_in/out", conv(net.conv_in, latent))
@@ -102,7 +102,7 @@ def unet(net: UNet, latent: Any, timestep_embedding: Any, context: Any, tap: Tap
         if level.resample:
             x = conv(level.resample.conv, upsample(x))
             x = tap(f"unet/up.{i}/upsample/out", x)
-    return tap("unet/out", conv(net.conv_out, tf.nn.silu(group_norm(net.norm_out, x))))
+    return tap("unet/out", conv(net.conv_out, silu(group_norm(net.norm_out, x))))
 
 
 def encoder(net: Autoencoder, pixels: Any, tap: Tap) -> Any:
@@ -117,7 +117,7 @@ def encoder(net: Autoencoder, pixels: Any, tap: Tap) -> Any:
         if level.resample:
             x = tap(f"encoder/down.{i}/downsample/out", conv(level.resample, x))
     x = _autoencoder_mid("encoder/mid", net, x, tap)
-    x = conv(net.conv_out[0], tf.nn.silu(group_norm(net.norm_out, x)))
+    x = conv(net.conv_out[0], silu(group_norm(net.norm_out, x)))
     moments = tap("encoder/moments", conv(net.conv_out[1], x))
     return tap("encoder/out", moments[..., :4] * net.scaling_factor)
 
@@ -132,7 +132,7 @@ def decoder(net: Autoencoder, latent: Any, tap: Tap) -> Any:
             x = _resnet_block(f"decoder/up.{i}/res.{j}", block, x, tap)
         if level.resample:
             x = tap(f"decoder/up.{i}/upsample/out", conv(level.resample, upsample(x)))
-    return tap("decoder/out", conv(net.conv_out[0], tf.nn.silu(group_norm(net.norm_out, x))))
+    return tap("decoder/out", conv(net.conv_out[0], silu(group_norm(net.norm_out, x))))
 
 
 def timestep_embedding(timestep: float, width: int) -> np.ndarray:
@@ -150,16 +150,16 @@ def timestep_embedding(timestep: float, width: int) -> np.ndarray:
 
 
 def _res_block(name: str, block: Any, x: Any, time: Any, tap: Tap) -> Any:
-    y = conv(block.entry_flow[2], tf.nn.silu(group_norm(block.entry_flow[0], x)))
-    shift = tap(f"{name}/time", dense(block.embedding_flow[1], tf.nn.silu(time)))
+    y = conv(block.entry_flow[2], silu(group_norm(block.entry_flow[0], x)))
+    shift = tap(f"{name}/time", dense(block.embedding_flow[1], silu(time)))
     y = y + shift[:, None, None]
-    y = conv(block.exit_flow[2], tf.nn.silu(group_norm(block.exit_flow[0], y)))
+    y = conv(block.exit_flow[2], silu(group_norm(block.exit_flow[0], y)))
     return tap(f"{name}/out", y + _shortcut(block, x))
 
 
 def _resnet_block(name: str, block: Any, x: Any, tap: Tap) -> Any:
-    y = conv(block.conv1, tf.nn.silu(group_norm(block.norm1, x)))
-    y = conv(block.conv2, tf.nn.silu(group_norm(block.norm2, y)))
+    y = conv(block.conv1, silu(group_norm(block.norm1, x)))
+    y = conv(block.conv2, silu(group_norm(block.norm2, y)))
     return tap(f"{name}/out", y + _shortcut(block, x))
 
 
@@ -301,6 +301,14 @@ def layer_norm(layer: Any, x: Any) -> Any:
     mean, variance = tf.nn.moments(x, -1, keepdims=True)
     x = (x - mean) * tf.math.rsqrt(variance + layer.epsilon)
     return x * weight(layer.gamma) + weight(layer.beta)
+
+
+def silu(x: Any) -> Any:
+    """x σ(x), Elfwing et al. 2018.
+
+    Not `tf.nn.silu`, whose gradient TensorFlow keeps for ever, and with it each graph it stood in.
+    """
+    return x * tf.sigmoid(x)
 
 
 def gelu(x: Any, exact: bool) -> Any:

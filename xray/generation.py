@@ -27,7 +27,7 @@ def generate(
     *,
     negative: Any = "",
     steps: int = 25,
-    guidance: float = 5.0,
+    guidance: float | Sequence[float] = 5.0,
     seed: int | Sequence[int] = 0,
     sampler: str = "ddim",
     eta: float | None = None,
@@ -50,17 +50,24 @@ def generate(
         negative: what the unconditional branch is given; one for all, or a list.
         steps: sampler steps, 1 … 1000.
         guidance: scale of classifier-free guidance (Ho & Salimans 2022); at 1 the
-            unconditional branch is not computed and a step costs half.
+            unconditional branch is not computed and a step costs half. A list has one for each
+            step, for guidance in an interval (Kynkäänniemi et al. 2024) or as a ramp.
         seed: of the initial noise and all noise put back; a list is the batch. One seed for a
             list of prompts starts all of them from the same noise.
-        sampler: a name in `xray.samplers.SAMPLERS`.
-        eta: how much noise is put back each step; by default the sampler's own.
-        spacing: ``"leading"``, ``"trailing"`` or ``"linspace"``; by default the model's.
+        sampler: ``"ddim"``, ``"ddpm"``, ``"pndm"``, ``"euler"``, ``"euler_ancestral"``,
+            ``"heun"``, ``"lms"`` or ``"dpmpp_2m"``; see `xray.samplers`. Heun evaluates the
+            network twice in a step, PNDM in its first: what is recorded at every step then has
+            the dimension ``evaluation``, NaN where there was no second.
+        eta: how much of the noise taken out is put back at each step; by default the sampler's
+            own. 0 for all but ``"ddpm"`` and ``"euler_ancestral"``; ``"ddim"`` takes it too.
+        spacing: ``"leading"``, ``"trailing"`` or ``"linspace"``; by default the model's. For
+            those from ``"euler"`` on also ``"karras"`` and ``"exponential"``.
         width, height: of the picture, multiples of 64; by default the model's size.
         latent: (h/8, w/8, 4) or (n, h/8, w/8, 4), variance preserving, where the run starts
             in place of noise from `seed`. With `start_step`, the latent that this step
             receives: `noised(image, strength)` gives both.
-        start_step: the step to begin with; needs `latent` unless 0.
+        start_step: the step to begin with; needs `latent` unless 0. Multistep samplers (PNDM,
+            LMS, DPM-Solver++) begin without their memory of the steps before.
         record: site patterns or `xray.observe(...)`; see `xray sites`. ``**`` takes everything
             that this run computes.
         edit: from `xray.edit(...)`, applied in order.
@@ -140,6 +147,7 @@ class _Run:
         self.plan, self.recorder, self.clock, self.report = plan, recorder, clock, report
         self.context: np.ndarray
         self.open_step: int | None = None
+        self.evaluation = 0
         self.added: np.ndarray | None = None
 
     def denoise(self) -> np.ndarray:
@@ -159,10 +167,13 @@ class _Run:
 
     def keep(self, site: str, array: np.ndarray, step: int | None = None) -> None:
         """Record one array where it was asked for."""
-        if site in self.plan.header.sites:
+        spec = self.plan.header.sites.get(site)
+        if spec is not None:
             if site in SAMPLER_SITES:  # the networks' own sites leave them reduced
                 array = reduced_array(self.plan.observation(site), site, array)
-            self.recorder.write(site, array, None if step is None else step - self.plan.start_step)
+            index = None if step is None else step - self.plan.start_step
+            evaluation = self.evaluation if "evaluation" in spec.dims else None
+            self.recorder.write(site, array, index, evaluation)
 
     def edited(self, site: str, x: np.ndarray, step: int, timestep: float) -> np.ndarray:
         """Edits of the sampler's own arrays, between the compiled steps."""
@@ -172,7 +183,7 @@ class _Run:
                 tokens = self.plan.batch.texts(self.plan.branches).get(branch, ())
                 context = Context(site, branch, tokens, np.int32(step), np.float32(timestep))
                 try:
-                    result = np.asarray(applied(e, x.copy(), context, e.params))
+                    result = applied(e, x.copy(), context, e.params, as_array=np.asarray)
                     x = check_edited(x, result, site)
                 except EditError as error:
                     raise EditError(f"{error} (step {step})") from error
@@ -198,7 +209,7 @@ class _Run:
             for i, prompt in enumerate(p.batch.prompts[branch]):
                 if not isinstance(prompt, str):
                     context[b, i] = prompt
-        if p.batch.given:
+        if p.given:
             self.keep("text/given", context)
         if p.reads_text and (o := p.observation("text/out")) is not None:
             self.keep("text/out", reduced_array(o, "text/out", context))
@@ -207,8 +218,11 @@ class _Run:
 
     def evaluate(self, x: np.ndarray, timestep: float, step: int) -> Prediction:
         """One evaluation of the network under guidance: the heart of the loop."""
-        self._close_step()
-        self.open_step = step
+        if step == self.open_step:
+            self.evaluation += 1
+        else:
+            self._close_step()
+            self.open_step, self.evaluation = step, 0
         p, schedule = self.plan, self.plan.model.schedule
         x = self._edited_and_kept("sampler/latent", x, step, timestep)
 
@@ -229,7 +243,7 @@ class _Run:
             noises[branch] = self._edited_and_kept(f"sampler/noise_{branch}", noise, step, timestep)
         noise = noises["cond"]
         if "uncond" in noises:
-            noise = noises["uncond"] + np.float32(p.guidance) * (noise - noises["uncond"])
+            noise = noises["uncond"] + p.guidance_at(step) * (noise - noises["uncond"])
         noise = self._edited_and_kept("sampler/noise", noise, step, timestep)
         denoised = schedule.to_denoised(noise, x, timestep)
         denoised = self._edited_and_kept("sampler/denoised", denoised, step, timestep)

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xray import forward
+from xray.adapters import Own, load_lora, load_textual_inversion, unload
 from xray.architecture import Architecture
-from xray.batch import prompt_tokens, token_coords
+from xray.batch import finite, numbers, prompt_tokens, token_coords
 from xray.generation import generate
 from xray.networks import Autoencoder, TextEncoder, UNet, set_numerics, variables
 from xray.pixels import pixels_of, to_uint8
 from xray.plan import plan
 from xray.program import Part
-from xray.replay import replay
-from xray.samplers import NoiseSchedule, initial_noise, spaced_timesteps
+from xray.replay import replay, resume
+from xray.samplers import NoiseSchedule, initial_noise, sampler_named
 from xray.tensor import DebugTensor
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Generator:
     - ``encoder(pixels)``: (n, h, w, 3) in [-1, 1] → (n, h/8, w/8, 4), scaled.
     - ``decoder(latent)``: (n, h/8, w/8, 4), scaled → (n, h, w, 3), about [-1, 1].
 
+    ``adapters`` lists what `load_lora` and `load_textual_inversion` have added.
+
     Args:
         name: what the model is called in traces.
         architecture: its sizes.
@@ -49,6 +52,8 @@ class Generator:
         text, unet, encoder, decoder: the networks, from `xray.architecture` or, for KerasCV's own
             models, from `xray.networks`.
         digest: identifies the weights.
+        sources: where each component came from: ``{"unet": {"source": …, "digest": …}, …}``.
+        read: gives a variable's values again, see `xray.adapters.Own`.
         numerics: ``"reference"`` computes as the original Stable Diffusion, ``"keras_cv"`` as
             KerasCV, which differs in group-norm epsilon and the kind of GELU.
         spacing: of timesteps, by default.
@@ -67,6 +72,8 @@ class Generator:
         decoder: Autoencoder,
         *,
         digest: str,
+        sources: dict[str, dict[str, str]] | None = None,
+        read: Callable[[str, tuple[int, ...]], np.ndarray] | None = None,
         numerics: str = "reference",
         spacing: str = "leading",
         rgb_matrix: np.ndarray | None = None,
@@ -74,8 +81,11 @@ class Generator:
     ):
         self.name, self.architecture, self.tokenizer = name, architecture, tokenizer
         self.digest, self.numerics, self.spacing, self.jit = digest, numerics, spacing, jit
-        self.rgb_matrix = rgb_matrix
-        self.schedule = NoiseSchedule()
+        self.rgb_matrix, self.sources = rgb_matrix, sources or {}
+        self.own, self.adapters = Own(digest, read), []
+        self.schedule = NoiseSchedule(
+            beta_start=architecture.beta_start, beta_end=architecture.beta_end
+        )
         self.networks = {"text": text, "unet": unet, "encoder": encoder, "decoder": decoder}
         set_numerics(numerics, text, unet, encoder, decoder)
         self.text = Part("text", lambda tap, ids: forward.text_encoder(text, ids, tap), jit=jit)
@@ -100,7 +110,8 @@ class Generator:
         return (
             f"Generator {self.name} ({self.parameters / 1e6:.1f} M parameters, "
             f"{self.architecture.size}×{self.architecture.size}, {self.numerics} numerics, "
-            f"{'XLA' if self.jit else 'no XLA'}, weights {self.digest[:12]})"
+            f"{'XLA' if self.jit else 'no XLA'}, weights {self.digest[:12]}"
+            f"{''.join(f', {a.kind} {a.token or a.source}' for a in self.adapters)})"
         )
 
     # ------------------------------------------------------------------------------ the whole
@@ -108,16 +119,26 @@ class Generator:
     generate = generate
     plan = plan
     replay = replay
+    resume = resume
+    load_lora = load_lora
+    load_textual_inversion = load_textual_inversion
+    unload = unload
 
     # ------------------------------------------------------------------------------ the parts
 
     def embed(self, prompt: str | Sequence[str], *, truncate: bool = False) -> DebugTensor:
         """The text encoder's output: (image, token, channel).
 
+        Raises:
+            TypeError: `prompt` is neither text nor a list of texts.
+            PromptTooLong: by how many tokens, unless it may be cut.
+
         Example:
             >>> model.embed("a red star").word("star").norm("channel")
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt]
+        if not prompts or not all(isinstance(p, str) for p in prompts):
+            raise TypeError(f"a prompt to embed is text, or a list of texts, got {prompt!r}")
         tokens = [prompt_tokens(self, p, truncate) for p in prompts]
         values = self.text(np.array([[t.id for t in row] for row in tokens], np.int32))
         return self._tensor(
@@ -138,32 +159,80 @@ class Generator:
 
         Returns:
             (n, h/8, w/8, 4) float32, the noise, whatever the network predicts in its place.
+
+        Raises:
+            ValueError: the timestep is out of range; latent and context do not fit the model or
+                each other, or hold NaN.
         """
-        latent, context = _float32(latent), _float32(context)
+        last = len(self.schedule.alphas_cumprod) - 1
+        if not 0 <= finite("timestep", timestep) <= last:
+            raise ValueError(f"timestep must be 0 … {last}, got {timestep}")
+        latent, context = _latent(latent), numbers("the context", _float32(context))
+        count, width = len(latent), self.architecture.text_width
+        if latent.ndim != 4 or any(side % 8 for side in latent.shape[1:3]):
+            raise ValueError(
+                f"latent must be (n, y, x, 4), y and x multiples of 8, got {latent.shape}"
+            )
+        if context.ndim != 3 or (len(context), context.shape[-1]) != (count, width):
+            raise ValueError(
+                f"context must be ({count}, length, {width}) for {count} latents, "
+                f"got {context.shape}"
+            )
         embedding = np.tile(self.timestep_embedding(timestep), (len(latent), 1))
         output = self.unet(latent, embedding, context)
         return self.schedule.to_noise(self.architecture.prediction, output, latent, timestep)
 
-    def encode(self, image: Any) -> DebugTensor:
-        """Pictures → scaled latents (image, y, x, channel): the mean of the posterior.
+    def encode(self, image: Any, *, sample_seed: int | None = None) -> DebugTensor:
+        """Pictures → scaled latents (image, y, x, channel): the mean of the posterior, or a sample.
 
         Args:
             image: a PIL image, a uint8 array (h, w, 3) or (n, h, w, 3), or such floats in [-1, 1];
                 height and width multiples of 8.
+            sample_seed: draw from the posterior, as Stable Diffusion's training does; every
+                picture of a batch with the same noise, so that it comes out as it would alone.
+
+        Example:
+            >>> model.encode(photo, sample_seed=3) - model.encode(photo)
         """
-        return self._tensor("encoder/out", self.encoder(pixels_of(image)))
+        if sample_seed is None:
+            return self._tensor("encoder/out", self.encoder(pixels_of(image)))
+        mean, std = self.posterior(image)
+        return mean + std * initial_noise(sample_seed, mean.shape[1:])
+
+    def posterior(self, image: Any) -> tuple[DebugTensor, DebugTensor]:
+        """What the encoder says of pictures: a normal distribution for each number of the latent.
+
+        Args:
+            image: as for `encode`.
+
+        Returns:
+            Mean and standard deviation, both (image, y, x, channel) and scaled as latents are.
+
+        Reference:
+            Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models",
+            appendix G, whose code keeps the log variance within −30 … 20.
+        """
+        net = self.networks["encoder"]
+        _, sites = self.encoder.record("encoder/moments", pixels_of(image))
+        mean, log_variance = np.split(sites["encoder/moments"], 2, axis=-1)
+        std = np.exp(np.float32(0.5) * np.clip(log_variance, -30, 20))
+        scale = np.float32(net.scaling_factor)
+        return self._tensor("encoder/out", mean * scale), self._tensor(
+            "encoder/moments", std * scale
+        )
 
     def decode(self, latent: Any) -> list[Image.Image]:
         """Scaled latents (…, y, x, 4) → one PIL image for each.
+
+        Raises:
+            ValueError: it is no latent, or holds NaN.
 
         Example:
             >>> model.decode(trace["sampler/denoised"].sel(step=12))[0]
         """
         from PIL import Image
 
-        values = _float32(latent)
-        if values.ndim < 3 or values.shape[-1] != 4:
-            raise ValueError(f"a latent is (…, y, x, 4), got shape {values.shape}")
+        values = _latent(latent)
         values = values.reshape(-1, *values.shape[-3:])
         return [Image.fromarray(p) for p in to_uint8(self.decoder(values))]
 
@@ -174,6 +243,7 @@ class Generator:
         *,
         steps: int = 25,
         seed: int = 0,
+        sampler: str = "ddim",
         spacing: str | None = None,
     ) -> tuple[np.ndarray, int]:
         """A picture with as much noise as a run has left at some step, to start from.
@@ -182,7 +252,7 @@ class Generator:
             image: as for `encode`.
             strength: share of the run that is left to do, above 0 and up to 1, which leaves
                 almost nothing of the picture.
-            steps, spacing: of the run that will follow.
+            steps, sampler, spacing: of the run that will follow.
             seed: of the noise.
 
         Returns:
@@ -198,7 +268,7 @@ class Generator:
         if not 0 < strength <= 1:
             raise ValueError(f"strength must be above 0 and at most 1, got {strength}")
         start = steps - max(1, round(strength * steps))
-        timestep = spaced_timesteps(steps, spacing or self.spacing)[start]
+        timestep = sampler_named(sampler).timesteps(steps, spacing or self.spacing)[start]
         x0 = self.encode(image).values
         noise = np.stack([initial_noise(seed, x0.shape[1:])] * len(x0))
         return self.schedule.add_noise(x0, noise, timestep), start
@@ -241,3 +311,10 @@ def _unet_of(net: UNet) -> Callable:
 
 def _float32(values: Any) -> np.ndarray:
     return np.asarray(values, np.float32)
+
+
+def _latent(values: Any) -> np.ndarray:
+    values = _float32(values)
+    if values.ndim < 3 or values.shape[-1] != 4:
+        raise ValueError(f"a latent is (…, y, x, 4), got shape {values.shape}")
+    return numbers("the latent", values)

@@ -18,20 +18,27 @@ from xray.script import one_line_errors
 
 @one_line_errors
 def known_sampler(name: str) -> str:
-    from xray.batch import eta_of
+    from xray.samplers import sampler_named
 
-    eta_of(name, None)
+    sampler_named(name)
+    return name
+
+
+@one_line_errors
+def known_spacing(name: str | None) -> str | None:
+    from xray.schedule import SPACINGS
+
+    if name is not None and name not in SPACINGS:
+        raise ValueError(f"spacing {name!r} is not one of {', '.join(SPACINGS)}")
     return name
 
 
 @one_line_errors
 def known_model(name: str | None) -> str | None:
-    from xray.checkpoints import MODELS
+    if name is not None:
+        from xray.checkpoints import check_name
 
-    if name is not None and name not in MODELS and not Path(name, "config.json").is_file():
-        raise ValueError(
-            f"{name!r} is neither a model ({', '.join(MODELS)}) nor a saved one's folder"
-        )
+        check_name(name)
     return name
 
 
@@ -43,7 +50,15 @@ def whole_blocks(side: int | None) -> int | None:
     return side
 
 
-MODEL_HELP = "mini, sd-v1-4, … or the folder of a saved model."
+@one_line_errors
+def known_picture(source: str) -> str:
+    from xray.images import check_image
+
+    check_image(source)
+    return source
+
+
+MODEL_HELP = "mini, sd-v1-4, … or the path of a model."
 
 Prompt = Annotated[str, typer.Option(help="What the picture is to show.")]
 Negative = Annotated[str, typer.Option(help="What it is to keep away from.")]
@@ -51,18 +66,39 @@ Model = Annotated[
     str,
     typer.Option(help=MODEL_HELP, callback=known_model),
 ]
+Download = Annotated[
+    bool, typer.Option("--download", help="Fetch the model's weights if they are not here.")
+]
 Steps = Annotated[int, typer.Option(min=1, max=1000, help="Sampler steps.")]
 Guidance = Annotated[
     float, typer.Option(help="Scale of classifier-free guidance; 1 is none, at half the work.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of the initial noise and all noise put back.")]
-Sampler = Annotated[str, typer.Option(help="ddim or ddpm.", callback=known_sampler)]
+Sampler = Annotated[
+    str,
+    typer.Option(
+        help="ddim, ddpm, pndm, euler, euler_ancestral, heun, lms or dpmpp_2m.",
+        callback=known_sampler,
+    ),
+]
+Spacing = Annotated[
+    str | None,
+    typer.Option(
+        help="Of timesteps: leading, trailing, linspace; for euler, euler_ancestral, heun, lms and "
+        "dpmpp_2m also karras, exponential.",
+        callback=known_spacing,
+        show_default="the model's own",
+    ),
+]
+Images = Annotated[
+    int, typer.Option(min=1, help="How many pictures, of as many seeds counted from --seed.")
+]
 Eta = Annotated[
     float | None,
     typer.Option(
         min=0.0,
         max=1.0,
-        help="How much of the noise taken out is put back.",
+        help="How much of the noise taken out is put back by ddim, ddpm, euler_ancestral.",
         show_default="the sampler's own",
     ),
 ]
@@ -85,3 +121,11 @@ Out = Annotated[
     typer.Option(help="A new folder for the results.", show_default="runs/NAME, numbered"),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results in --out.")]
+Svg = Annotated[bool, typer.Option("--svg", help="Write the figures as SVG too.")]
+Picture = Annotated[
+    str,
+    typer.Option(
+        help="A file; or china or flower, two photographs; or scene:SEED, a drawing.",
+        callback=known_picture,
+    ),
+]

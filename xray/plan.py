@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xray.batch import Batch, eta_of, finite, read_batch, start_latent, token_coords
+from xray.batch import Batch, eta_of, guidance_of, read_batch, start_latent, token_coords
 from xray.environment import versions
 from xray.program import Program
 from xray.replay import edit_json, observation_json
-from xray.samplers import spaced_timesteps
+from xray.samplers import SAMPLERS
 from xray.stats import format_bytes
 from xray.store import Header, SiteSpec, check_output, check_room, estimate
 from xray.taps import (
@@ -52,7 +52,7 @@ def plan(
     *,
     negative: Any = "",
     steps: int = 25,
-    guidance: float = 5.0,
+    guidance: float | Sequence[float] = 5.0,
     seed: int | Sequence[int] = 0,
     sampler: str = "ddim",
     eta: float | None = None,
@@ -93,7 +93,7 @@ def plan(
         latent_given=latent is not None,
         steps=steps,
         start_step=start_step,
-        guidance=finite("guidance", guidance),
+        guidance=guidance_of(guidance, steps),
         sampler=sampler,
         eta=eta_of(sampler, eta),
         spacing=spacing or model.spacing,
@@ -123,7 +123,7 @@ class Plan:
     latent_given: bool
     steps: int
     start_step: int
-    guidance: float
+    guidance: float | list[float]
     sampler: str
     eta: float
     spacing: str
@@ -135,8 +135,9 @@ class Plan:
     header: Header = field(init=False)
 
     def __post_init__(self) -> None:
-        self.branches = ("cond",) if self.guidance == 1.0 else BRANCHES
-        self.timesteps = spaced_timesteps(self.steps, self.spacing)[self.start_step :]
+        self.branches = ("cond",) if np.all(np.equal(self.guidance, 1.0)) else BRANCHES
+        visited = SAMPLERS[self.sampler].timesteps(self.steps, self.spacing)
+        self.timesteps = visited[self.start_step :]
         self.programs = self._trace_networks()
         self._check_patterns()
         self._check_edits()
@@ -146,6 +147,9 @@ class Plan:
             sites=self._specs(),
             attrs=self._attrs(),
         )
+
+    def guidance_at(self, step: int) -> np.float32:
+        return np.float32(self.guidance[step] if isinstance(self.guidance, list) else self.guidance)
 
     @property
     def nbytes(self) -> int:
@@ -157,9 +161,19 @@ class Plan:
         return f"{steps} steps, {sites} sites, {format_bytes(self.nbytes)}"
 
     @property
+    def evaluations(self) -> int:
+        """Of the network in one step, at most."""
+        return SAMPLERS[self.sampler].evaluations
+
+    @property
     def reads_text(self) -> bool:
         """Whether a prompt is text, so that the text encoder runs."""
-        return not all(b in self.batch.given for b in self.branches)
+        return any(row for b in self.branches for row in self.batch.tokens[b])
+
+    @property
+    def given(self) -> list[str]:
+        """The branches of this run for which an embedding was given in place of a text."""
+        return [b for b in self.batch.given if b in self.branches]
 
     def _trace_networks(self) -> dict[str, Program]:
         """Which tells what sites there are and how large."""
@@ -198,7 +212,12 @@ class Plan:
         """Every site that this run computes, in its order."""
         text = list(self.programs["text"].sites) if self.reads_text else []
         networks = [*self.programs["unet"].sites, *self.programs["decoder"].sites]
-        return [*text, *self.sampler_sites, *networks, *ONCE]
+        absent = set()
+        if not self.given:
+            absent.add("text/given")
+        if not self.latent_given:
+            absent.add("sampler/start")
+        return [*text, *self.sampler_sites, *networks, *(s for s in ONCE if s not in absent)]
 
     def _check_edits(self) -> None:
         """Refuse edits that would never be on, which is always a mistake."""
@@ -232,6 +251,8 @@ class Plan:
             reasons = {
                 "sampler/noise_uncond": "at guidance 1 there is no unconditional branch",
                 "sampler/added_noise": "at eta 0 no noise is put back",
+                "sampler/start": "no latent was given to start from",
+                "text/given": "no embedding was given in place of a prompt",
             }
             why = next((r for s, r in reasons.items() if matches(pattern, s)), None)
             if why is None and pattern.startswith("encoder/"):
@@ -262,21 +283,21 @@ class Plan:
     def _specs(self) -> dict[str, SiteSpec]:
         """What will be recorded, in the order of `sites`."""
         start = self.start
-        coords = {"branch": ("branch", list(self.branches))}
+        coords = {
+            "evaluation": ("evaluation", range(self.evaluations)),
+            "branch": ("branch", list(self.branches)),
+        }
         tokens = self.batch.tokens["cond"][0]
         words = token_coords(tokens) if tokens else {}
         count, height, width, _ = start.shape
 
         def spec(dims: Sequence[str], shape: Sequence[int], dtype: str, per_step: bool, o=None):
+            if per_step and self.evaluations > 1:
+                dims, shape = ("evaluation", *dims), (self.evaluations, *shape)
             kept = {k: v for k, v in coords.items() if k in dims}
             if "token" in dims:
                 positions = o.tokens if o is not None and o.tokens is not None else None
-                length = self.model.architecture.text_length
-                if positions and not all(0 <= t < length for t in positions):
-                    raise ValueError(
-                        f"observe: tokens {list(positions)} are not all 0 … {length - 1}"
-                    )
-                positions = positions or range(length)
+                positions = positions or range(self.model.architecture.text_length)
                 kept["token"] = ("token", list(positions))
                 kept |= {k: (d, [v[i] for i in positions]) for k, (d, v) in words.items()}
             return SiteSpec(tuple(dims), tuple(shape), dtype, per_step, kept)
@@ -293,12 +314,12 @@ class Plan:
                 reduced = reduced_array(o, site, np.broadcast_to(np.float32(0), start.shape))
                 dims = ("image", *o.reduced_dims(site))
                 found[site] = spec(dims, reduced.shape, o.record_dtype(site), True)
-            elif (site == "sampler/start" and self.latent_given) or site == "sampler/out":
+            elif site in ("sampler/start", "sampler/out"):
                 found[site] = spec(latent_dims, start.shape, "float32", False)
             elif site == "image":
                 shape = (count, height * 8, width * 8, 3)
                 found[site] = spec(latent_dims, shape, "uint8", False)
-            elif site == "text/given" and self.batch.given:
+            elif site == "text/given":
                 arch = self.model.architecture
                 shape = (len(self.branches), count, arch.text_length, arch.text_width)
                 found[site] = spec(("branch", "image", "token", "channel"), shape, "float32", False)
@@ -321,6 +342,8 @@ class Plan:
             "height": self.start.shape[1] * 8,
             "model": self.model.name,
             "digest": self.model.digest,
+            "sources": self.model.sources,
+            "adapters": [a.to_json() for a in self.model.adapters],
             "numerics": self.model.numerics,
             "mode": {"jit": self.model.jit},
             "scaling_factor": self.model.architecture.scaling_factor,

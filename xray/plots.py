@@ -5,12 +5,12 @@
     for name, figure in xray.plots.figures(trace, model).items():
         figure.savefig(f"{name}.png")
 
-Nothing here is pyplot: no window, no state. In a notebook a figure shows itself.
+Nothing here is pyplot: no window, no state. In a notebook a figure shows itself. Where a step
+evaluates the network more than once, the first evaluation is shown, and the figure says so.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import textwrap
 from collections import Counter
@@ -24,10 +24,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
-from xray import pictures, stats, wordmaps
+from xray import page, pictures, stats, wordmaps
+from xray.batch import guidance_text
+from xray.page import BLUE, FAINT, GREEN, INK, MAPS, MARGIN, PURPLE, QUIET, VERMILLION, WIDTH
 from xray.tensor import DebugTensor
 from xray.wordmaps import NotRecorded
 
@@ -45,19 +46,12 @@ __all__ = [
     "word_maps",
 ]
 
-WIDTH = 10.0  # inches, of every figure
-DPI = 150
-MARGIN = 0.25
-INK, QUIET, FAINT = "#1a1a1a", "#5c5c5c", "#b8b8b8"
-# Okabe & Ito's colours, told apart with any colour vision; the dashes tell them apart in grey.
-BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 CURVES = {
     "latent": (BLUE, "-"),
     "noise": (VERMILLION, "--"),
     "denoised": (GREEN, "-."),
     "cosine": (PURPLE, "-"),
 }
-COLOURS = "inferno"  # of maps
 LATENT_DIMS = ("image", "y", "x", "channel")
 
 
@@ -146,20 +140,24 @@ def timeline(
     for row, (pixels, how) in enumerate(drawn.values()):
         y = top - 0.5 - row * pitch - height
         name = names[rows[row]]
-        _text(figure, left - 0.12, y + height / 2 + 0.03, name, size=11, ha="right", va="bottom")
-        _text(figure, left - 0.12, y + height / 2, how, size=9, color=QUIET, ha="right", va="top")
+        page.text(
+            figure, left - 0.12, y + height / 2 + 0.03, name, size=11, ha="right", va="bottom"
+        )
+        page.text(
+            figure, left - 0.12, y + height / 2, how, size=9, color=QUIET, ha="right", va="top"
+        )
         for column, each in enumerate(pixels):
-            _picture(figure, left + column * (width + gap), y, width, height, each)
+            page.picture(figure, left + column * (width + gap), y, width, height, each)
     for column in range(0, len(shown), math.ceil(0.7 / (width + gap))):  # as many as have room
         step = shown[column]
         x = left + column * (width + gap) + width / 2
         t = trace.timesteps[trace.steps.index(step)]
-        _text(figure, x, top - 0.24, f"step {step}", size=11, ha="center", va="bottom")
-        _text(figure, x, top - 0.27, f"t = {t:.5g}", size=9, color=QUIET, ha="center", va="top")
+        page.text(figure, x, top - 0.24, f"step {step}", size=11, ha="center", va="bottom")
+        page.text(figure, x, top - 0.27, f"t = {t:.5g}", size=9, color=QUIET, ha="center", va="top")
     if picture:
         x, y = left + len(shown) * (width + gap) + 0.2, top - 0.5 - grid / 2 - side / 2
-        _picture(figure, x, y, picture, side, trace["image"].values[image])
-        _text(figure, x + picture / 2, y + side + 0.08, "picture", size=11, ha="center")
+        page.picture(figure, x, y, picture, side, trace["image"].values[image])
+        page.text(figure, x + picture / 2, y + side + 0.08, "picture", size=11, ha="center")
     return figure
 
 
@@ -240,7 +238,7 @@ def statistics(trace: Trace, *, image: int = 0) -> Figure:
     """
     names = _shown(trace, ("latent", "noise", "denoised"))
     data = step_statistics(trace, image=image)
-    size = math.prod(trace.specs[f"sampler/{names[0]}"].shape[1:])
+    size = math.prod(trace.specs[f"sampler/{names[0]}"].shape[-3:])
     figure, top = _page(trace, "Latent, noise and denoised estimate by step", image, below=6.6)
     tall = figure.get_figheight()
     axes = figure.subplots(
@@ -298,9 +296,7 @@ def _panel(
     absent: str = "",
 ) -> None:
     """Curves by step, with what a standard normal sample has; or why there is none."""
-    axes.set_title(title, fontsize=12, loc="left", color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
+    page.style(axes, title)
     if not curves:
         axes.text(0.5, 0.5, absent, transform=axes.transAxes, ha="center", va="center", color=QUIET)
         axes.set(xticks=[], yticks=[])
@@ -315,12 +311,9 @@ def _panel(
         label = "standard normal sample (KS: 95 % are below)"
         axes.axhline(normal, color=QUIET, linestyle=":", label=label)
         axes.set_ylim(bottom=0)
-    axes.set_xlabel("step", fontsize=11, color=QUIET)
-    axes.set_ylabel(unit, fontsize=11, color=QUIET)
+    axes.set(xlabel="step", ylabel=unit)
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.tick_params(labelsize=10, color=FAINT, labelcolor=QUIET)
-    axes.grid(axis="y", color=FAINT, alpha=0.4, linewidth=0.6)
 
 
 # -------------------------------------------------------------------------------- word maps
@@ -397,19 +390,19 @@ def _maps(
         x = MARGIN + cell % columns * (width + gap)
         y = top - cell // columns * pitch - label - height
         if index is None:
-            _picture(figure, x, y, width, height, pixels)
+            page.picture(figure, x, y, width, height, pixels)
         else:
-            axes = _axes(figure, x, y, width, height)
+            axes = page.axes(figure, x, y, width, height)
             drawn = _overlay(axes, maps.values[index], peaks[index], pixels)
         y += height + 0.06
-        left = _text(figure, x, y, name, size=12)
-        right = _text(figure, x + width, y, value, size=10, color=QUIET, ha="right")
+        left = page.text(figure, x, y, name, size=12)
+        right = page.text(figure, x + width, y, value, size=10, color=QUIET, ha="right")
         room = right.get_window_extent().x0 - 6
         while len(left.get_text()) > 1 and left.get_window_extent().x1 > room:
             left.set_text(left.get_text()[:-2] + "…")
 
     x, tall = MARGIN + columns * (width + gap) + 0.08, min(rows * pitch - label - 0.1, 3.2)
-    bar = figure.colorbar(drawn, cax=_axes(figure, x, top - label - tall, 0.16, tall))
+    bar = figure.colorbar(drawn, cax=page.axes(figure, x, top - label - tall, 0.16, tall))
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=10, color=FAINT, labelcolor=QUIET)
     if scale == "shared":
@@ -418,7 +411,7 @@ def _maps(
         bar.set_ticks([0, drawn.norm.vmax], labels=["0", "each\nmap’s\nlargest"], va="top")
     for line, text in enumerate(note):
         y = top - rows * pitch - 0.2 - 0.2 * line
-        _text(figure, MARGIN, y, text, size=10, color=QUIET)
+        page.text(figure, MARGIN, y, text, size=10, color=QUIET)
     return figure
 
 
@@ -431,7 +424,7 @@ def _overlay(axes: Axes, values: np.ndarray, peak: float, pixels: np.ndarray | N
     height, width = values.shape
     extent = (0, width, height, 0)
     axes.set_axis_off()
-    colours = colormaps[COLOURS].with_extremes(bad=np.array(pictures.MISSING) / 255)
+    colours = colormaps[MAPS].with_extremes(bad=np.array(pictures.MISSING) / 255)
     drawn = axes.imshow(
         values, cmap=colours, norm=Normalize(0, peak or 1.0), extent=extent, interpolation="nearest"
     )
@@ -499,29 +492,10 @@ def _listed(name: str, numbers: Sequence[int] | None, everything: str) -> str:
 # whatever the number of panels.
 
 
-class _Figure(Figure):
-    """A figure that a notebook shows although pyplot never heard of it."""
-
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png")
-        return buffer.getvalue()
-
-
 def _page(trace: Trace, title: str, image: int, below: float) -> tuple[Figure, float]:
     """A figure with a heading and `below` inches under it; returns how high these reach."""
-    attrs = trace.attrs
-    prompt = textwrap.wrap(f"“{_item(attrs.get('prompt'), image)}”", 100)
-    run = textwrap.wrap(" · ".join(_run(trace, image)), 125)
-    line = 0.22
-    height = below + 0.55 + line * (len(prompt) + len(run)) + 0.12
-    figure = _Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
-    y = height - 0.42
-    _text(figure, MARGIN, y, title, size=15, weight="bold")
-    for lines, colour, size in ((prompt, INK, 12), (run, QUIET, 10)):
-        for each in lines:
-            y -= line + 0.02 * (colour == INK)
-            _text(figure, MARGIN, y, each, size=size, color=colour)
+    prompt = f"“{_item(trace.attrs.get('prompt'), image)}”"
+    figure = page.new(title, [(prompt, INK), " · ".join(_run(trace, image))], below=below)
     return figure, below
 
 
@@ -533,30 +507,13 @@ def _run(trace: Trace, image: int) -> Iterator[str]:
     yield attrs["model"]
     yield f"seed {_item(attrs['seeds'], image)}"
     yield f"{attrs['sampler']}, steps {attrs['steps']}"
-    yield f"guidance {attrs['guidance']:g}"
+    if any("evaluation" in spec.dims for spec in trace.specs.values()):
+        yield "first evaluation of each step"
+    yield f"guidance {guidance_text(attrs['guidance'])}"
     for edit in attrs.get("edits", ()):
         yield f"edit {edit['name']} at {edit['pattern']}"
     if trace.status != "complete":
         yield f"{trace.status}, complete steps {len(trace.steps)}"
-
-
-def _text(figure: Figure, x: float, y: float, text: str, *, size: float, **style: Any) -> Text:
-    # A prompt may hold dollar signs, which are no mathematics.
-    style = {"color": INK, "ha": "left", "va": "baseline", "parse_math": False, **style}
-    return figure.text(x / WIDTH, y / figure.get_figheight(), text, fontsize=size, **style)
-
-
-def _axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
-    tall = figure.get_figheight()
-    return figure.add_axes((x / WIDTH, y / tall, width / WIDTH, height / tall))
-
-
-def _picture(
-    figure: Figure, x: float, y: float, width: float, height: float, pixels: np.ndarray
-) -> None:
-    axes = _axes(figure, x, y, width, height)
-    axes.imshow(pixels, interpolation="nearest", aspect="auto")
-    axes.set_axis_off()
 
 
 # -------------------------------------------------------------------------------- the trace
@@ -575,11 +532,13 @@ def _shown(trace: Trace, names: Sequence[str]) -> list[str]:
 def _whole(trace: Trace, site: str) -> bool:
     """Whether a sampler's site was recorded at every place and channel."""
     spec = trace.specs.get(site)
-    return spec is not None and spec.per_step and spec.dims == LATENT_DIMS
+    if spec is None or not spec.per_step:
+        return False
+    return tuple(dim for dim in spec.dims if dim != "evaluation") == LATENT_DIMS
 
 
 def _latent(trace: Trace, name: str, step: int, image: int) -> DebugTensor:
-    tensor = trace.sel(f"sampler/{name}", step=step)
+    tensor = trace.sel(f"sampler/{name}", step=step, evaluation=0)
     if not 0 <= image < len(tensor):
         raise ValueError(f"no image {image} in this trace, which has {len(tensor)}")
     return tensor.isel(image=image)

@@ -11,6 +11,7 @@ over values or steps compiles once.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,13 +24,17 @@ from xray.taps import (
     Observation,
     SiteError,
     Tap,
+    as_edits,
     as_observations,
+    matches,
     nearest,
     reaches,
     unmatched,
 )
 
 Network = Callable[..., Any]
+
+KEPT = 16  # programs of one part; on the miniature one of the U-Net takes 50 MB, at full size more
 
 
 def _fence(x: Any) -> Any:
@@ -107,6 +112,13 @@ class Program:
         """How often it was traced: once, unless an edit's inputs changed shape."""
         return self._function.experimental_get_tracing_count()
 
+    def check(self, observations: Sequence[Observation], edits: Sequence[Edit]) -> None:
+        """Refuse positions that one of its sites does not have."""
+        for site, shape in self.sites.items():
+            observed = [o for o in observations if matches(o.pattern, site)]
+            for asked in (*observed[:1], *(e for e in edits if matches(e.pattern, site))):
+                asked.check(site, shape)
+
     def _taps(self, edits: Sequence[Edit], step: int | None, *, spec: bool = False) -> tuple:
         values = [
             (e.active(step, self.branches), {k: np.asarray(v) for k, v in e.inputs.items()})
@@ -152,6 +164,9 @@ def edits_of(part: str, edits: Sequence[Edit]) -> list[Edit]:
 class Part:
     """A network of the model that can be called alone and keeps what it has compiled.
 
+    It keeps the `KEPT` programs that were used last: an edit that is a new function each time would
+    fill the memory.
+
     Args:
         name: ``"text"``, ``"unet"``, ``"encoder"`` or ``"decoder"``, the first part of its sites.
         network: ``network(tap, *arrays)``.
@@ -165,7 +180,8 @@ class Part:
 
     def __init__(self, name: str, network: Network, *, jit: bool):
         self.name, self.network, self.jit = name, network, jit
-        self._programs: dict[tuple, Program] = {}
+        self._programs: OrderedDict[tuple, Program] = OrderedDict()
+        self._forgotten = 0  # traces of programs that are no longer kept
 
     def __call__(self, *arrays: np.ndarray) -> np.ndarray:
         """The network's output; arrays as its forward function documents them."""
@@ -176,20 +192,33 @@ class Part:
         self,
         record: str | Observation | Sequence[str | Observation],
         *arrays: np.ndarray,
-        edit: Sequence[Edit] = (),
+        edit: Edit | Sequence[Edit] = (),
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The output, and the tensors of the sites that `record` names.
 
+        Args:
+            record: as for `Generator.generate`.
+            arrays: as for the part itself.
+            edit: from `xray.edit(...)`, without steps and branch, which a part alone does not have.
+
         Raises:
             SiteError: a pattern names nothing in this network.
+            ValueError: an edit is for steps or a branch.
         """
-        arrays = self._typed(arrays)
-        program = self.program(arrays, as_observations(record), edit)
-        patterns = [o.pattern for o in as_observations(record)] + [e.pattern for e in edit]
+        arrays, observations, edits = self._typed(arrays), as_observations(record), as_edits(edit)
+        for e in edits:
+            if e.steps is not None or e.branch is not None:
+                what = "steps" if e.steps is not None else f"branch {e.branch!r}"
+                raise ValueError(
+                    f"the edit at {e.pattern!r} is for {what}, and the {self.name} alone has "
+                    "neither steps nor branches: leave it out, or edit a whole generation"
+                )
+        program = self.program(arrays, observations, edits)
+        patterns = [asked.pattern for asked in (*observations, *edits)]
         for pattern in unmatched(patterns, program.sites):
             near = ", ".join(nearest(pattern, program.sites))
             raise SiteError(f"{pattern!r} names no site of the {self.name}; nearest: {near}")
-        return program(arrays, edits_of(self.name, edit))
+        return program(arrays, edits_of(self.name, edits))
 
     def _typed(self, arrays: Sequence[Any]) -> list[np.ndarray]:
         """Token ids as int32, all else as float32, whatever they came as."""
@@ -214,6 +243,9 @@ class Part:
                 no error, since a run has several networks.
             branches, tokens: as for `xray.taps.Tap`.
             loop: whether edits are told step and timestep.
+
+        Raises:
+            EditError, ValueError: what is asked cannot be done at one of its sites.
         """
         observations = [o for o in observations if reaches(o.pattern, self.name)]
         edits = edits_of(self.name, edits)
@@ -228,8 +260,9 @@ class Part:
             tuple(sorted(tokens.items(), key=str)),
             loop,
         )
-        if key not in self._programs:
-            self._programs[key] = Program(
+        program = self._programs.get(key)
+        if program is None:
+            program = self._programs[key] = Program(
                 self.name,
                 self.network,
                 shapes,
@@ -240,9 +273,14 @@ class Part:
                 loop=loop,
                 jit=self.jit,
             )
-        return self._programs[key]
+        self._programs.move_to_end(key)
+        if len(self._programs) > KEPT:
+            _, oldest = self._programs.popitem(last=False)
+            self._forgotten += oldest.traces
+        program.check(observations, edits)
+        return program
 
     @property
     def traces(self) -> int:
         """How often this network was traced and compiled so far."""
-        return sum(p.traces for p in self._programs.values())
+        return self._forgotten + sum(p.traces for p in self._programs.values())

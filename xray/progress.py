@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+Report = Callable[[int | None, int], None]
 
 
-def bar(label: str) -> Callable[[int | None, int], None]:
+def bar(label: str) -> Report:
     """A bar to be told ``(done, total)`` after each step and ``(None, total)`` at the end.
 
     Example:
@@ -42,3 +49,39 @@ def bar(label: str) -> Callable[[int | None, int], None]:
             progress.update(task, completed=done, total=total)
 
     return report
+
+
+@contextlib.contextmanager
+def counted(label: str, total: int) -> Iterator[Callable[..., None]]:
+    """One bar over several runs: each call of what it yields, whatever it is told, counts one.
+
+    Shown on a terminal only.
+
+    Example:
+        >>> with counted("pictures", 4 * steps) as tick:
+        ...     for seed in range(4):
+        ...         model.generate(prompt, seed=seed, steps=steps, progress=tick)
+    """
+    report = bar(label) if sys.stderr.isatty() else lambda done, total: None
+    done = itertools.count(1)
+    try:
+        yield lambda *_: report(next(done), total)
+    finally:
+        report(None, total)
+
+
+def each(items: Sequence[T], report: Report | None) -> Iterator[T]:
+    """The items one by one, told to `report` as they are done.
+
+    Example:
+        >>> for latent in each(latents, bar("decoding")):
+        ...     pictures.append(model.decode(latent)[0])
+    """
+    report = report or (lambda done, total: None)
+    try:
+        for done, item in enumerate(items):
+            report(done, len(items))
+            yield item
+        report(len(items), len(items))
+    finally:
+        report(None, len(items))

@@ -39,10 +39,16 @@ class Recorder(ABC):
         self._next = 0
         self._step: Arrays = {}
         self._once: Arrays = {}
-        self._seen: set[str] = set()
+        self._seen: set[tuple[str, int | None, int | None]] = set()
         self._trace: Trace | None = None
 
-    def write(self, site: str, array: np.ndarray, step: int | None = None) -> None:
+    def write(
+        self,
+        site: str,
+        array: np.ndarray,
+        step: int | None = None,
+        evaluation: int | None = None,
+    ) -> None:
         """Record one array.
 
         Args:
@@ -50,6 +56,8 @@ class Recorder(ABC):
             array: of the shape and dtype that the header gives. It is taken over: it must not
                 be changed afterwards.
             step: index into the header's steps, or None for a site without step.
+            evaluation: index along `evaluation`, the first of the site's dimensions, of which
+                `array` is a part. Parts that are not written stay NaN.
 
         Raises:
             ValueError: unknown site, wrong shape, dtype or step, or written already.
@@ -62,17 +70,23 @@ class Recorder(ABC):
         if step != expected:
             raise ValueError(f"{site}: step {expected} is to be written next, got {step}")
         array = np.asarray(array)
-        if array.shape != spec.shape or array.dtype != spec.dtype:
+        shape = spec.shape if evaluation is None else spec.shape[1:]
+        if array.shape != shape or array.dtype != spec.dtype:
             raise ValueError(
-                f"{site}: expected {spec.dtype} {spec.shape}, got {array.dtype} {array.shape}"
+                f"{site}: expected {spec.dtype} {shape}, got {array.dtype} {array.shape}"
             )
-        if site in self._step or site in self._seen:
+        part = site, step, evaluation
+        if part in self._seen:
             raise ValueError(f"{site} is written already" + ("" if step is None else f" at {step}"))
-        if spec.per_step:
+        self._seen.add(part)
+        if evaluation is not None:
+            if site not in self._step:
+                self._step[site] = np.full(spec.shape, np.nan, spec.dtype)
+            self._step[site][evaluation] = array
+        elif spec.per_step:
             self._step[site] = array
         else:
             self._once[site] = array
-            self._seen.add(site)
 
     def complete(self, step: int) -> None:
         """Declare a step recorded, after all of its sites are written.
@@ -90,6 +104,7 @@ class Recorder(ABC):
             raise ValueError(f"step {step} is not complete without {', '.join(missing)}")
         arrays, self._step = self._step, {}
         once, self._once = self._once, {}
+        self._seen = {part for part in self._seen if part[1] is None}
         self._keep(step, arrays, once)
         self._next += 1
 
@@ -206,10 +221,16 @@ class StoreRecorder(Recorder):
     def completed(self) -> int:
         return self._completed
 
-    def write(self, site: str, array: np.ndarray, step: int | None = None) -> None:
+    def write(
+        self,
+        site: str,
+        array: np.ndarray,
+        step: int | None = None,
+        evaluation: int | None = None,
+    ) -> None:
         if self._failure or (self._writing and self._writing.done()):
             self._wait()  # says at once that the step before was not stored
-        super().write(site, array, step)
+        super().write(site, array, step, evaluation)
 
     def _keep(self, step: int, arrays: Arrays, once: Arrays) -> None:
         self._wait()

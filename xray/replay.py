@@ -48,6 +48,12 @@ def replay(model: Generator, trace: Trace, *, edit: Iterable[Edit] | None = None
         True
     """
     a = trace.attrs
+    adapters = [adapter.to_json() for adapter in model.adapters]
+    if a.get("adapters", []) != adapters and a["digest"] != model.digest:
+        raise ValueError(
+            f"the trace was made with the adapters {a.get('adapters', [])} and this model has "
+            f"{adapters}: load and unload until they agree"
+        )
     if a["digest"] != model.digest:
         raise ValueError(
             f"the trace was made by {a['model']} with weights {a['digest'][:12]}; "
@@ -59,34 +65,77 @@ def replay(model: Generator, trace: Trace, *, edit: Iterable[Edit] | None = None
                 f"the trace was made with {name} {a[name]} and this model has {own}; the bits "
                 f"would differ: load it with the trace's own"
             )
-    if edit is None:
-        edit = [_edit_from_json(e) for e in a["edits"]]
-    prompts = {"prompt": list(a["prompt"]), "negative": list(a["negative"])}
-    for key, branch in (("prompt", "cond"), ("negative", "uncond")):
-        for i, text in enumerate(prompts[key]):
-            if text == "<embedding>" and branch in a["tokens"]:
-                prompts[key][i] = trace["text/given"].sel(branch=branch).isel(image=i).values
     again = model.generate(
-        **prompts,
-        steps=a["steps"],
-        guidance=a["guidance"],
-        seed=a["seeds"],
-        sampler=a["sampler"],
-        eta=a["eta"],
-        spacing=a["spacing"],
-        width=a["width"],
-        height=a["height"],
+        **_asked(trace, edit),
         latent=trace["sampler/start"].values if "sampler/start" in trace else None,
         start_step=a["start_step"],
-        truncate=True,  # what was too long was cut then too
         record=[_observation_from_json(o) for o in a["record"]],
-        edit=list(edit),
     )
     found = diff(trace, again)
     # A run that ended early has not everything; what it has must agree.
     same_sites = not found.only_a and (trace.status != "complete" or not found.only_b)
     equal = same_sites and all(row.equal for row in found.rows)
     return Replay(again, equal, found.rows)
+
+
+def resume(
+    model: Generator, trace: Trace, step: int, *, latent: Any = None, **changes: Any
+) -> Trace:
+    """Go on with a recorded run from one of its steps, as it was or with something changed.
+
+    Args:
+        trace: with ``sampler/latent``.
+        step: the step to begin with.
+        latent: what this step receives, in place of what it received then.
+        **changes: what `generate` is to be asked in place of what it was asked then: another
+            prompt, seed (of the noise put back; the run starts from the latent), guidance, edits.
+
+    Returns:
+        A `Trace` of the steps from `step` on. With nothing changed its picture has the same bits,
+        but for the samplers that remember earlier steps (PNDM, LMS, DPM-Solver++): they begin anew.
+
+    Raises:
+        TraceError: no such step, or ``sampler/latent`` was not recorded.
+        ValueError: one of the run's edits is not in `xray.edits`: give ``edit=[...]``.
+
+    Example:
+        >>> trace = model.generate("a red star", seed=7)
+        >>> model.resume(trace, 10, prompt="a blue star").image
+    """
+    if latent is None:
+        latent = trace.sel("sampler/latent", step=step, evaluation=0).values
+    edit = changes.pop("edit", None)
+    asked = _asked(trace, edit)
+    if edit is None:  # an edit that is over by now would be refused as a mistake
+        asked["edit"] = [e for e in asked["edit"] if e.steps is None or max(e.steps) >= step]
+    return model.generate(**{**asked, **changes}, latent=latent, start_step=step)
+
+
+def _asked(trace: Trace, edit: Iterable[Edit] | None) -> dict[str, Any]:
+    """What `generate` was asked for a trace, but for where it started and what it recorded."""
+    a = trace.attrs
+    if edit is None:
+        edit = [_edit_from_json(e) for e in a["edits"]]
+    prompts = {"prompt": list(a["prompt"]), "negative": list(a["negative"])}
+    for key, branch in (("prompt", "cond"), ("negative", "uncond")):
+        for i in range(len(prompts[key])):
+            if branch not in a["tokens"]:  # at guidance 1 it plays no part, whatever it was
+                prompts[key][i] = ""
+            elif not a["tokens"][branch][i]:
+                prompts[key][i] = trace["text/given"].sel(branch=branch).isel(image=i).values
+    return {
+        **prompts,
+        "steps": a["steps"],
+        "guidance": a["guidance"],
+        "seed": a["seeds"],
+        "sampler": a["sampler"],
+        "eta": a["eta"],
+        "spacing": a["spacing"],
+        "width": a["width"],
+        "height": a["height"],
+        "truncate": True,  # what was too long was cut then too
+        "edit": edit if isinstance(edit, Edit) else list(edit),
+    }
 
 
 def observation_json(o: Observation) -> dict[str, Any]:

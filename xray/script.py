@@ -8,14 +8,16 @@
         script.run(main)
 
 The module's docstring, which opens with the question that the experiment asks, becomes its
-``--help``. Expected errors end as one line on the error stream and exit status 2; Ctrl-C says what
-was kept and ends with 130; a traceback means a bug.
+``--help``; one whose `main` has a ``model`` gets ``--download`` too. Expected errors end as one
+line on the error stream and exit status 2; Ctrl-C says what was kept and ends with 130; a traceback
+means a bug.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import os
 import sys
 import tempfile
@@ -33,8 +35,32 @@ from xray.environment import EnvironmentProblem
 def app(main: Callable[..., None]) -> typer.Typer:
     """The Typer application of a script whose options are the parameters of `main`."""
     made = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    command(made, help=main.__globals__["__doc__"])(main)
+    if "model" in inspect.signature(main).parameters:
+        main = _with_download(main)
+    command(made, help=inspect.unwrap(main).__globals__["__doc__"])(main)
     return made
+
+
+def _with_download(main: Callable[..., None]) -> Callable[..., None]:
+    """`main` with one option more: whether to fetch weights of the model that are not here."""
+    from xray import options
+
+    @functools.wraps(main)
+    def wrapped(*args: Any, download: bool, **kwargs: Any) -> None:
+        from xray.checkpoints.fetching import ensure
+
+        ensure(kwargs["model"], download=download)
+        main(*args, **kwargs)
+
+    signature = inspect.signature(main)
+    option = inspect.Parameter(
+        "download",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=False,
+        annotation=options.Download,
+    )
+    wrapped.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])
+    return wrapped
 
 
 def command(
@@ -67,7 +93,7 @@ def one_line_errors(function: Callable) -> Callable:
             _say("interrupted", stop)
             raise typer.Exit(130) from None
         except Exception as error:
-            if not _is_answer(error, function.__globals__["__name__"]):
+            if not _is_answer(error, inspect.unwrap(function).__globals__["__name__"]):
                 raise
             _say(f"error: {_message(error)}", error)
             raise typer.Exit(2) from None

@@ -68,16 +68,19 @@ def site_row(trace: Trace, site: str) -> dict[str, Any]:
 def by_step(trace: Trace, site: str) -> Iterator[tuple[int | None, dict[str, float]]]:
     """``(step, statistics)`` of one site, with `xray.stats.summary`'s; reads one step at a time.
 
-    A site that is recorded once has the step None.
+    A site that is recorded once has the step None. Where a step evaluates the network more than
+    once, the statistics are of the first evaluation.
     """
     for step in trace.steps if trace.specs[site].per_step else [None]:
-        yield step, stats.summary(trace.sel(site, step=step).values)
+        yield step, stats.summary(trace.sel(site, step=step, evaluation=0).values)
 
 
 def overall(trace: Trace, site: str) -> dict[str, float]:
-    """`xray.stats.summary` of all steps of a site, which is in memory one step at a time."""
+    """`xray.stats.summary` of all steps of a site, as `by_step` reads them."""
     parts = [part for _, part in by_step(trace, site)]
-    size = math.prod(trace.specs[site].shape)
+    spec = trace.specs[site]
+    lengths = zip(spec.dims, spec.shape, strict=True)
+    size = math.prod(length for dim, length in lengths if dim != "evaluation")
     total = {name: sum(part[name] for part in parts) for name in ("nan", "inf")}
     parts = [part | {"n": size - part["nan"] - part["inf"]} for part in parts]
     parts = [part for part in parts if part["n"]]

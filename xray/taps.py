@@ -103,7 +103,7 @@ _DIMS = (
 
 
 def dims(site: str) -> tuple[str, ...]:
-    """The names of a site's own axes, those after ``step``, ``branch`` and ``image``.
+    """The names of a site's own axes: after ``step``, ``evaluation``, ``branch`` and ``image``.
 
     Example:
         >>> dims("unet/mid/attn.0/cross/weights")
@@ -137,6 +137,14 @@ class Observation:
             x = mean(x, axis=axes)
         return cast(x, self.record_dtype(site))
 
+    def check(self, site: str, shape: Sequence[int]) -> None:
+        """Refuse token positions that a site of this shape does not have."""
+        length = dict(zip(dims(site), shape, strict=True)).get("token")
+        if self.tokens and length and not all(0 <= t < length for t in self.tokens):
+            raise ValueError(
+                f"observe: tokens {list(self.tokens)} are not all 0 … {length - 1}, as at {site}"
+            )
+
     def record_dtype(self, site: str) -> str:
         # Attention weights are by far the largest thing to record and lie in [0, 1].
         return self.dtype or ("float16" if site.endswith("/weights") else "float32")
@@ -162,6 +170,11 @@ def observe(
         An `Observation`, to be given to ``generate(record=[...])``. A plain string there means
         ``observe(string)``.
 
+    Raises:
+        TypeError: `tokens` are not whole numbers.
+        ValueError: no such axis or dtype; `tokens` is empty. Positions that a site does not have
+            are refused where its length is known, by the run.
+
     Example:
         >>> observe("unet/**/cross/weights", mean="head", tokens=[2, 3])
         Observation(pattern='unet/**/cross/weights', mean=('head',), tokens=(2, 3), dtype=None)
@@ -174,7 +187,19 @@ def observe(
         raise ValueError(
             f"observe: no axis is named {unknown[0]!r}; axes: {', '.join(sorted(known))}"
         )
-    return Observation(pattern, mean, None if tokens is None else tuple(tokens), dtype)
+    if tokens is not None:
+        tokens = _whole_numbers("observe: tokens", tokens)
+        if not tokens:
+            raise ValueError("observe: tokens names no position; leave it out to keep all")
+    return Observation(pattern, mean, tokens, dtype)
+
+
+def _whole_numbers(what: str, given: Any) -> tuple[int, ...]:
+    numbers = list(given) if isinstance(given, Iterable) else [given]
+    whole = all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in numbers)
+    if not whole or not isinstance(given, Iterable):
+        raise TypeError(f"{what} must be a list of whole numbers, got {given!r}")
+    return tuple(int(n) for n in numbers)
 
 
 class Context(NamedTuple):
@@ -221,6 +246,21 @@ class Edit:
         now = self.steps is None or step in self.steps
         return np.array([now and self.branch in (None, b) for b in branches])
 
+    def check(self, site: str, shape: Sequence[int]) -> None:
+        """Refuse positions that a site of this shape does not have.
+
+        They enter the compiled step as inputs, where TensorFlow would take none, and XLA the last,
+        without a word.
+        """
+        lengths = dict(zip(dims(site), shape, strict=True))
+        for name, dim in getattr(self.fn, "positions", {}).items():
+            asked, last = np.ravel(self.params[name]), lengths[dim] - 1
+            if ((asked < 0) | (asked > last)).any():
+                raise EditError(
+                    f"the edit {self.fn.__name__!r} at {site} names {dim} "
+                    f"{', '.join(map(str, asked))}; there are 0 … {last}"
+                )
+
 
 def edit(
     pattern: str,
@@ -242,12 +282,14 @@ def edit(
         branch: ``"cond"`` or ``"uncond"`` to edit one branch only; both by default.
         **params: handed to `fn`. Numbers and arrays enter the compiled step as inputs, so that a
             sweep over their values compiles once; strings, booleans and ``None`` are fixed in it.
+            Whole numbers stay whole unless `fn` annotates the parameter as ``float``.
 
     Returns:
         An `Edit`, to be given to ``generate(edit=[...])``.
 
     Raises:
-        TypeError: `fn` is not callable or does not take these parameters.
+        TypeError: `fn` is not callable or does not take these parameters; `steps` are not whole
+            numbers.
         ValueError: `branch` is not a branch, a step is negative, a parameter is not finite.
 
     Example:
@@ -257,8 +299,9 @@ def edit(
     """
     if not callable(fn):
         raise TypeError(f"edit: fn must be a function, got {fn!r}")
+    signature = inspect.signature(fn)
     try:
-        inspect.signature(fn).bind(None, None, **params)
+        signature.bind(None, None, **params)
     except TypeError as error:
         raise TypeError(
             f"edit: {getattr(fn, '__name__', fn)} cannot be called so: {error}"
@@ -266,7 +309,7 @@ def edit(
     if branch not in (None, *BRANCHES):
         raise ValueError(f"edit: branch {branch!r} is not 'cond' or 'uncond'")
     if steps is not None:
-        steps = frozenset(int(s) for s in steps)
+        steps = frozenset(_whole_numbers("edit: steps", steps))
         if negative := [s for s in steps if s < 0]:
             raise ValueError(f"edit: steps count from 0, got {negative[0]}")
     static, inputs = {}, {}
@@ -277,6 +320,9 @@ def edit(
         array = np.asarray(value)
         if array.dtype.kind not in "iufb":
             raise TypeError(f"edit: parameter {name}={value!r} is neither number, array nor text")
+        declared = signature.parameters.get(name)
+        if array.dtype.kind in "iu" and declared and declared.annotation in (float, "float"):
+            array = array.astype(float)  # 2 and 2.0 are one program
         kind = {"f": np.float32, "i": np.int32, "u": np.int32, "b": bool}[array.dtype.kind]
         with np.errstate(over="ignore"):
             inputs[name] = array.astype(kind)
@@ -383,8 +429,9 @@ class Tap:
             context = Context(site, branch, self.tokens.get(branch, ()), self.step, self.timestep)
             for e, (active, inputs) in zip(self.edits, self.inputs, strict=True):
                 if matches(e.pattern, site):
-                    result = applied(e, part, context, {**e.static, **inputs})
-                    result = check_edited(part, tf.convert_to_tensor(result), site)
+                    params = {**e.static, **inputs}
+                    result = applied(e, part, context, params, as_array=tf.convert_to_tensor)
+                    result = check_edited(part, result, site)
                     broken.append(tf.reduce_any(tf.math.is_nan(result)) & active[b])
                     part = tf.where(active[b], result, part)
             edited.append(part)
@@ -400,15 +447,20 @@ class Tap:
         return observation.reduce(site, x, gather=tf.gather, mean=tf.reduce_mean, cast=tf.cast)
 
 
-def applied(edit: Edit, x: Any, context: Context, params: Mapping[str, Any]) -> Any:
-    """What the edit's function returns; what it raises, with the site's name."""
+def applied(
+    edit: Edit, x: Any, context: Context, params: Mapping[str, Any], *, as_array: Callable
+) -> Any:
+    """What the edit's function returns, as an array; what goes wrong, with the site's name."""
+    name = getattr(edit.fn, "__name__", repr(edit.fn))
     try:
-        return edit.fn(x, context, **params)
+        result = edit.fn(x, context, **params)
+        if result is not None:
+            return as_array(result)
     except Exception as error:
-        name = getattr(edit.fn, "__name__", repr(edit.fn))
         raise EditError(
             f"the edit {name!r} at {context.site} failed: {type(error).__name__}: {error}"
         ) from error
+    raise EditError(f"the edit {name!r} at {context.site} returned nothing: it must return x")
 
 
 def check_edited(before: Any, after: Any, site: str) -> Any:

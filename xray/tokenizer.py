@@ -15,6 +15,7 @@ Reference:
 
 from __future__ import annotations
 
+import copy
 import functools
 import gzip
 import heapq
@@ -25,7 +26,7 @@ import unicodedata
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ _CLIP_MERGES = 49152 - 256 - 2  # the published file lists more; CLIP stops here
 _CACHED_WORDS = 16384
 
 _SPECIAL = regex.compile(rf"({regex.escape(START)}|{regex.escape(END)})")
-_PIECE = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
+_PIECE = regex.compile(_SPECIAL.pattern + r"|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
 # Letters, digits and combining marks written together are one word to a reader ("3d", "1984",
 # "नमस्ते"), although the encoding splits them.
 _IN_WORD = regex.compile(r"[\p{L}\p{N}\p{M}]+")
@@ -61,6 +62,19 @@ class Token(NamedTuple):
     word: str
     word_index: int
     special: str = ""
+
+
+class MergeStep(NamedTuple):
+    """A text on its way from bytes to tokens.
+
+    Attributes:
+        symbols: What it is made of now.
+        rank: Position in `Tokenizer.merges` of the merge that led here, which joined its pair
+            wherever it stood; None for the bytes at the beginning.
+    """
+
+    symbols: list[str]
+    rank: int | None
 
 
 class PromptTooLong(ValueError):
@@ -86,15 +100,16 @@ class Tokenizer:
     Args:
         merges: Pairs of symbols to join, in order of priority.
         length: Tokens the text encoder reads, start and end included.
-        pad: Id that fills up to `length`; None for the end token, as Stable Diffusion 1.x does
-            (2.x pads with 0).
+        pad: Id that fills up to `length`; None for the end token, as Stable Diffusion 1.x does.
+            2.x pads with 0, which is `!`; as in transformers, each `!` of a prompt is then 0 too.
         alphabet: Characters a prompt may use; None for every byte, as CLIP. A character outside
             it is an error when a prompt is encoded.
+        added: Words with tokens of their own, and how many each has: see `adding`.
 
     Raises:
         ValueError: A merge joins symbols that nothing before it makes, or is listed twice; `length`
             has no room for start and end; `pad` is not an id; `alphabet` repeats a character or
-            has one that is not a byte symbol.
+            has one that is not a byte symbol; an added word cannot be one.
 
     Example:
         captions = ["a red star", "a red moon"]
@@ -108,6 +123,7 @@ class Tokenizer:
         length: int = 77,
         pad: int | None = None,
         alphabet: str | None = None,
+        added: Mapping[str, int] | None = None,
     ):
         self.merges = [(first, second) for first, second in merges]
         self.alphabet = alphabet
@@ -124,6 +140,12 @@ class Tokenizer:
             raise ValueError(f"pad is {pad}; ids go from 0 to {len(self.vocabulary) - 1}")
         # Per instance, so that the cached words go when the tokenizer goes.
         self._piece_ids = functools.lru_cache(_CACHED_WORDS)(self._encode_piece)
+        self.added: dict[str, int] = {}
+        special = {START: self.start, END: self.end, self.vocabulary[self.pad]: self.pad}
+        self._written = {text: (id,) for text, id in special.items()}
+        self._find_written = _finder(special, ())
+        for text, count in (added or {}).items():
+            self._add(text, count)
 
     @classmethod
     def from_bpe(
@@ -160,27 +182,64 @@ class Tokenizer:
             try:
                 saved = json.load(file)
                 merges = [tuple(merge.split(" ")) for merge in saved["merges"]]
-                return cls(merges, saved["length"], saved["pad"], saved["alphabet"])
+                added = saved.get("added")
+                return cls(merges, saved["length"], saved["pad"], saved["alphabet"], added)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise ValueError(f"{path}: not a saved tokenizer ({error!r})") from error
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the tokenizer as JSON: merges (`"a b"`), length, pad and alphabet."""
+        """Writes the tokenizer as JSON: merges (`"a b"`), length, pad, alphabet, added words."""
         saved = {
             "length": self.length,
             "pad": self.pad,
             "alphabet": self.alphabet,
+            "added": self.added,
             "merges": [" ".join(merge) for merge in self.merges],
         }
         with open(path, "w", encoding="utf-8") as file:
             json.dump(saved, file, ensure_ascii=False, indent=1)
             file.write("\n")
 
+    def adding(self, text: str, count: int = 1) -> Tokenizer:
+        """This tokenizer with one more word, of `count` tokens of its own after all others.
+
+        The word is found wherever it stands in a prompt, in capitals too; one that begins or ends
+        with a letter or digit, not inside a longer word. Used for textual inversion.
+
+        Args:
+            text: The word, without spaces, such as `"<cat-toy>"`.
+            count: Its number of tokens; all belong to the one word.
+
+        Raises:
+            ValueError: The word is empty, holds a space, is there already or means something else.
+
+        Example:
+            tokenizer.adding("<cat-toy>", 2).encode("a <cat-toy>")     # 3 tokens, 2 words
+        """
+        more = copy.copy(self)
+        more.vocabulary, more.added = list(self.vocabulary), dict(self.added)
+        more._written = dict(self._written)
+        more._add(text, count)
+        return more
+
+    def _add(self, text: str, count: int) -> None:
+        word = text.lower()
+        if not word or regex.search(r"\s", word) or count < 1:
+            raise ValueError(f"an added word is text without spaces with tokens, not {text!r}")
+        if word in (*self._written, "<start>", "<end>", "<pad>"):
+            raise ValueError(f"{text!r} already means something to this tokenizer; choose another")
+        first = len(self.vocabulary)
+        self.added[word] = count
+        self.vocabulary += [word, *(f"{word}_{i}" for i in range(1, count))]
+        self._written[word] = tuple(range(first, first + count))
+        self._find_written = _finder([w for w in self._written if w not in self.added], self.added)
+
     def encode(self, text: str) -> list[Token]:
         """The tokens of `text` alone: no start, end or padding, and any number of them.
 
-        `<|startoftext|>` and `<|endoftext|>` written in a prompt are those tokens. Time grows with
-        n log n of the longest word: a file pasted by mistake ends soon in an error.
+        `<|startoftext|>` and `<|endoftext|>` written in a prompt are those tokens, and added words
+        theirs. Time grows with n log n of the longest word: a file pasted by mistake ends soon in
+        an error.
 
         Raises:
             TypeError: `text` is not a string.
@@ -190,10 +249,38 @@ class Tokenizer:
             raise TypeError(f"a prompt is text (str), not {type(text).__name__}: {text!r:.80}")
         return [
             Token(id, self.vocabulary[id], word, index)
-            for index, (word, pieces) in enumerate(_words(text))
+            for index, (word, pieces) in enumerate(_words(text, self._find_written))
             for piece in pieces
-            for id in self._piece_ids(piece)
+            for id in self._written.get(piece) or self._piece_ids(piece)
         ]
+
+    def merge_steps(self, text: str) -> list[MergeStep]:
+        """How `text` becomes tokens: its bytes, then what is left after each merge.
+
+        The last step's symbols are the texts of `encode(text)`.
+
+        Raises:
+            TypeError, ValueError: As `encode`.
+
+        Example:
+            >>> [step.symbols for step in tokenizer.merge_steps("red")]
+            [['r', 'e', 'd</w>'], ['r', 'ed</w>'], ['red</w>']]
+        """
+        self.encode(text)  # which says what is wrong with it
+        pieces = [
+            [self.vocabulary[id] for id in self._written.get(piece, ())] or _symbols(piece)
+            for _, pieces in _words(text, self._find_written)
+            for piece in pieces
+        ]
+        steps = [MergeStep(list(itertools.chain(*pieces)), None)]
+        while True:
+            pairs = {pair for piece in pieces for pair in itertools.pairwise(piece)}
+            ranks = [self._ranks[pair] for pair in pairs if pair in self._ranks]
+            if not ranks:
+                return steps
+            rank = min(ranks)
+            pieces = [_merge(piece, {self.merges[rank]: 0}) for piece in pieces]
+            steps.append(MergeStep(list(itertools.chain(*pieces)), rank))
 
     def tokens(self, text: str, truncate: bool = False) -> list[Token]:
         """The `length` tokens that the text encoder reads: start, prompt, end, padding.
@@ -244,7 +331,7 @@ class Tokenizer:
         Raises:
             ValueError: An id is outside the vocabulary.
         """
-        symbols = {symbol: byte for byte, symbol in _byte_symbols().items()}
+        words = {id: text for text in self.added for id in self._written[text]}
         data = bytearray()
         for id in map(int, ids):
             if not 0 <= id < len(self.vocabulary):
@@ -253,8 +340,11 @@ class Tokenizer:
                 break
             if id == self.start:
                 continue
+            if id in words:
+                data += f"{words[id]} ".encode() * (id == self._written[words[id]][0])
+                continue
             text = self.vocabulary[id]
-            data += bytes(symbols[symbol] for symbol in text.removesuffix(_END_OF_WORD))
+            data += symbol_bytes(text)
             if text.endswith(_END_OF_WORD):
                 data += b" "
         return data.decode("utf-8", errors="replace").strip()
@@ -263,8 +353,6 @@ class Tokenizer:
         return Token(id, self.vocabulary[id], f"<{kind}>", -1, kind)
 
     def _encode_piece(self, piece: str) -> tuple[int, ...]:
-        if piece in (START, END):
-            return (self._ids[piece],)
         symbols = _symbols(piece)
         for symbol in symbols:
             if symbol not in self._ids:
@@ -273,6 +361,17 @@ class Tokenizer:
                     f"it has {self.alphabet!r}"
                 )
         return tuple(self._ids[symbol] for symbol in _merge(symbols, self._ranks))
+
+
+def symbol_bytes(symbol: str) -> bytes:
+    """The bytes that a symbol of the vocabulary stands for, without the end-of-word mark.
+
+    Example:
+        >>> symbol_bytes("Ã©</w>").decode()
+        'é'
+    """
+    table = _symbol_bytes()
+    return bytes(table[shape] for shape in symbol.removesuffix(_END_OF_WORD))
 
 
 def train_merges(texts: Iterable[str], count: int) -> list[tuple[str, str]]:
@@ -318,10 +417,22 @@ def train_merges(texts: Iterable[str], count: int) -> list[tuple[str, str]]:
     return merges
 
 
-def _words(text: str) -> Iterator[tuple[str, list[str]]]:
+def _finder(special: Iterable[str], added: Iterable[str]) -> regex.Pattern:
+    """Finds what is written as it stands: special tokens exactly, added words in any case."""
+    # The longest first: "<toy-2>" before "<toy". Not inside a word where the edge is a letter.
+    words = [
+        (r"(?<!\w)" * bool(regex.match(r"\w", word)))
+        + f"(?i:{regex.escape(word)})"
+        + (r"(?!\w)" * bool(regex.search(r"\w$", word)))
+        for word in sorted(added, key=len, reverse=True)
+    ]
+    return regex.compile(f"({'|'.join([*map(regex.escape, special), *words])})")
+
+
+def _words(text: str, written: regex.Pattern = _SPECIAL) -> Iterator[tuple[str, list[str]]]:
     """Splits a prompt into words, each with the pieces that are encoded one by one."""
     word, pieces, end = "", [], -1
-    for piece, begin, stop in _pieces(text):
+    for piece, begin, stop in _pieces(text, written):
         if begin == end and _IN_WORD.fullmatch(piece) and _IN_WORD.fullmatch(pieces[-1]):
             word += piece
             pieces.append(piece)
@@ -334,17 +445,21 @@ def _words(text: str) -> Iterator[tuple[str, list[str]]]:
         yield word, pieces
 
 
-def _pieces(text: str) -> Iterator[tuple[str, int, int]]:
+def _pieces(text: str, written: regex.Pattern) -> Iterator[tuple[str, int, int]]:
     """CLIP's pieces of a prompt, with where each begins and ends in the cleaned prompt."""
     offset = 0
-    for part in _SPECIAL.split(text):
-        if part in (START, END):
-            yield part, offset, offset + len(part)
+    for i, part in enumerate(written.split(text)):
+        if i % 2:  # what the pattern found
+            yield part.lower(), offset, offset + len(part)
         else:
             # Character by character: str.lower() of the whole would turn a final Σ into ς.
             part = "".join(map(str.lower, unicodedata.normalize("NFC", part)))
             for match in _PIECE.finditer(part):
-                yield match.group(), offset + match.start(), offset + match.end()
+                found, begin = match.group(), offset + match.start()
+                # "<|ENDOFTEXT|>" is not that token, but is still cut from what follows it.
+                for piece in ("<|", found[2:-2], "|>") if found in (START, END) else (found,):
+                    yield piece, begin, begin + len(piece)
+                    begin += len(piece)
         offset += len(part)
 
 
@@ -422,6 +537,11 @@ def _byte_symbols() -> dict[int, str]:
     return {byte: chr(byte) for byte in visible} | {
         byte: chr(256 + i) for i, byte in enumerate(hidden)
     }
+
+
+@functools.cache
+def _symbol_bytes() -> dict[str, int]:
+    return {symbol: byte for byte, symbol in _byte_symbols().items()}
 
 
 def _lost_words(tokens: Sequence[Token]) -> list[str]:

@@ -94,19 +94,35 @@ class Trace:
         """All complete steps of one site, in memory."""
         return self.sel(site)
 
-    def sel(self, site: str, *, step: int | None = None, **labels: Any) -> DebugTensor:
+    def sel(
+        self,
+        site: str,
+        *,
+        step: int | None = None,
+        evaluation: int | None = None,
+        **labels: Any,
+    ) -> DebugTensor:
         """One site, or the part of it that the labels select.
 
         Args:
             site: its full name.
             step: a step number; from disk, only this step is read.
+            evaluation: of the network in the step, for samplers that evaluate it more than once
+                (Heun; PNDM in its first step). 0 is at the step's own timestep and, where there
+                is one evaluation only, that one; 1 is at the timestep of the next step.
             **labels: further labels as `DebugTensor.sel` takes them, such as `branch="cond"`.
 
         Raises:
             UnknownSite: with the nearest names.
-            TraceError: there is no such step, or a file of the trace is damaged.
+            TraceError: there is no such step or evaluation, or a file of the trace is damaged.
         """
         array = self.lazy(site)
+        if evaluation is not None:
+            count = array.sizes.get("evaluation", 1)
+            if not 0 <= evaluation < count:
+                raise TraceError(f"{site} has no evaluation {evaluation}; it has 0 to {count - 1}")
+            if "evaluation" in array.dims:
+                array = array.isel(evaluation=evaluation)
         if step is not None:
             if "step" not in array.dims:
                 raise TraceError(f"{site} is recorded once, not at every step")

@@ -59,6 +59,8 @@ def word_maps(
     sums, leaves out the layers of lowest resolution, sets undershoots to 0, has a = -0.75, and
     stretches each word to 0 … 1 for show.
 
+    Where a sampler evaluates the network more than once in a step, the first evaluation counts.
+
     Reads one step of one layer at a time.
 
     Args:
@@ -299,7 +301,7 @@ def _summed(
     """One layer's weights, float64 (y, x, token), and of how many maps they are the sum."""
     total, count = 0.0, 0
     for step in steps:
-        weights = trace.sel(site, step=step, branch=branch).isel(image=image)
+        weights = trace.sel(site, step=step, evaluation=0, branch=branch).isel(image=image)
         if heads is not None:
             weights = weights.isel(head=sorted(set(heads)))
         values = weights.transpose(..., "y", "x", "token").values

@@ -35,6 +35,7 @@ from typing import Any
 
 import numpy as np
 
+from xray import fidelity
 from xray.checkpoints import load
 from xray.generator import Generator
 from xray.miniature import grounding, metrics
@@ -48,6 +49,7 @@ STEPS, FEWER_STEPS = 25, 10
 GUIDANCES = (1.0, 2.0, 3.0, 5.0, 7.5)
 TIMESTEPS = (100.0, 300.0, 500.0, 700.0, 900.0)
 DIVERSE_CAPTION = 20  # the seed of "a small red house": position, fill and background are open
+JUDGED = {"judge", "pictures", "guidance"}  # parts that the judge is asked in
 BATCH = 25
 _STREAM = 7  # of scene seeds; see `xray.miniature.train`
 
@@ -110,14 +112,14 @@ class Bench:
 
     Attributes:
         model: whose `generate`, `embed`, `encode`, `decoder` and `unet` are used.
-        judge: uint8 pictures (n, 128, 128, 3) → a `Seen` for each.
+        judge: uint8 pictures (n, 128, 128, 3) → a `Seen` for each; None if no part asks it.
         sizes: how many of everything.
         out: where pictures are written.
         seed: of all scenes and noises.
     """
 
     model: Generator
-    judge: Callable[[np.ndarray], list[Seen]]
+    judge: Callable[[np.ndarray], list[Seen]] | None
     sizes: Sizes
     out: Path
     seed: int = 0
@@ -200,8 +202,8 @@ def autoencoder_part(bench: Bench) -> tuple[list[Row], Any]:
     after = round_trip(bench.model, before)
     n = len(scenes)
     return [
-        Row("autoencoder: PSNR", float(metrics.psnr(before, after).mean()), n, "dB", 33.0),
-        Row("autoencoder: SSIM", float(metrics.ssim(before, after).mean()), n, "", 0.96),
+        Row("autoencoder: PSNR", float(fidelity.psnr(before, after).mean()), n, "dB", 33.0),
+        Row("autoencoder: SSIM", float(fidelity.ssim(before, after).mean()), n, "", 0.96),
     ], None
 
 
@@ -432,7 +434,8 @@ def main(arguments: list[str] | None = None) -> None:
     sizes = Sizes(**{**asdict(QUICK if args.quick else Sizes()), **given})
     args.out.mkdir(parents=True, exist_ok=True)
     model = load(args.model)
-    bench = Bench(model, load_judge(args.judge), sizes, args.out, args.seed)
+    judge = load_judge(args.judge) if JUDGED.intersection(args.parts) else None
+    bench = Bench(model, judge, sizes, args.out, args.seed)
     # The same name for the same figures: parts of other weights or sizes are not mixed in.
     report = {
         "model": model.name,

@@ -33,14 +33,18 @@ from xray.miniature.captions import (
 from xray.miniature.drawing import BACKGROUNDS, COLOURS, THINGS
 
 SIDE = 128  # the picture that positions and sizes refer to
-SIZES: dict[str, tuple[int, ...]] = {"small": (13, 14), "medium": (20, 21, 22), "large": (28, 29)}
+SIZES: dict[str, tuple[int, ...]] = {
+    "small": (15, 16),
+    "medium": (24, 25, 26),
+    "large": (35, 36, 37),
+}
 FILLS: tuple[str, ...] = ("plain", "striped", "dotted", "outlined")
 RELATIONS: tuple[str, ...] = tuple(WORDS["relation"])
 INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 CLEAR = 32  # pixels between centres from which on a relation is beyond doubt: a quarter
 MAX_WORDS = 18  # of a caption, punctuation included, so that the text encoder can be short
 _CONTAINERS = ("circle", "square", "ring", "heart")
-_CONTAINER_HALF = 34
+_CONTAINER_HALF = 40
 _MARGIN, _GAP = 2, 3
 # Fills that a thing's shape has no room for; and the things that have it even when small.
 _UNFIT = {("ring", "outlined"), ("moon", "outlined"), ("ring", "dotted")}

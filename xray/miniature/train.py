@@ -16,7 +16,10 @@ The masks that scenes come with are never seen here: nothing about attention is 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
+import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,6 +60,7 @@ class Budget:
     diffusion_minutes: float = 600.0
     diffusion_batch: int = 32
     checkpoint_minutes: float = 4.0
+    start: Path | None = None
 
 
 QUICK = Budget(
@@ -76,6 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
     parser.add_argument("--minutes", type=float, help="budget of the stage named by --stage")
     parser.add_argument("--scenes", type=int, help="scenes to encode in the latents stage")
+    parser.add_argument("--start", type=Path, help="begin from this model, such as weights/mini")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a smoke run of about two minutes")
     args = parser.parse_args(arguments)
@@ -87,7 +92,14 @@ def main(arguments: list[str] | None = None) -> None:
         budget = replace(budget, **{f"{args.stage}_minutes": args.minutes})
     if args.scenes is not None:
         budget = replace(budget, scenes=args.scenes)
+    if args.start is not None:
+        if not (args.start / "weights.safetensors").is_file():
+            parser.error(f"--start {args.start}: no weights.safetensors in it")
+        budget = replace(budget, start=args.start)
     args.out.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(RuntimeError):  # TensorFlow runs already, in a notebook or a test
+        tf.config.threading.set_inter_op_parallelism_threads(2)
+        tf.config.threading.set_intra_op_parallelism_threads(max(1, (os.cpu_count() or 2) // 2))
     stages = {
         "tokenizer": make_tokenizer,
         "autoencoder": train_autoencoder,
@@ -106,6 +118,9 @@ def make_tokenizer(out: Path, budget: Budget, seed: int) -> None:
     """Stage 1: the byte-pair vocabulary, from captions of every split (words, not pictures)."""
     path = out / "tokenizer.json"
     if path.exists():
+        return
+    if budget.start:  # its embeddings belong to its vocabulary
+        shutil.copy(budget.start / "tokenizer.json", path)
         return
     captions = [scene(stream_seed(seed, 0, i), split="any").caption for i in range(budget.captions)]
     Tokenizer(train_merges(captions, MERGES), length=TEXT_LENGTH).save(path)
@@ -147,6 +162,7 @@ def train_autoencoder(out: Path, budget: Budget, seed: int) -> None:
         minutes=budget.autoencoder_minutes,
         checkpoint_minutes=budget.checkpoint_minutes,
         learning_rate=2e-3,
+        start=_weights(budget.start),
     )
 
 
@@ -229,7 +245,8 @@ def train_diffusion(out: Path, budget: Budget, seed: int) -> None:
         batches,
         minutes=budget.diffusion_minutes,
         checkpoint_minutes=budget.checkpoint_minutes,
-        learning_rate=1.5e-3,
+        learning_rate=2e-3,
+        start=_weights(budget.start),
     )
 
 
@@ -270,6 +287,10 @@ class _Keep(Tap):
         if site == self.site:
             self.kept = x
         return x
+
+
+def _weights(model: Path | None) -> dict[str, np.ndarray] | None:
+    return load_file(model / "weights.safetensors") if model else None
 
 
 def _count(start: int) -> Iterator[int]:

@@ -19,6 +19,8 @@ import numpy as np
 import tensorflow as tf
 from safetensors.numpy import load_file, save_file
 
+from xray.miniature.optimizer import Muon
+
 
 def fit(
     folder: Path,
@@ -29,19 +31,23 @@ def fit(
     minutes: float,
     checkpoint_minutes: float,
     learning_rate: float,
+    start: dict[str, np.ndarray] | None = None,
 ) -> None:
-    """Adam under warm-up and cosine decay over a budget of minutes, checkpointed and resumed."""
-    from keras import optimizers
+    """Muon under warm-up and cosine decay over a budget of minutes, checkpointed and resumed.
 
+    Without a checkpoint it begins from the weights ``start``, or else from those that ``net`` has.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    if start:
+        assign(net, start)
     values = [v.value for v in net.values()]
     average = [tf.Variable(v) for v in values]
-    optimizer = optimizers.Adam(learning_rate, beta_2=0.99, global_clipnorm=1.0)
+    optimizer = Muon(learning_rate)
     optimizer.build(list(net.values()))
     kept = {
         **{f"net/{k}": v.value for k, v in net.items()},
         **{f"average/{k}": v for k, v in zip(net, average, strict=True)},
-        **{f"adam/{i}": v.value for i, v in enumerate(optimizer.variables)},
+        **{f"optimizer/{i}": v.value for i, v in enumerate(optimizer.variables)},
     }
     checkpoint, progress = folder / "checkpoint.safetensors", folder / "progress.json"
     done = {"steps": 0, "seconds": 0.0, "samples": 0}
@@ -53,7 +59,7 @@ def fit(
     @tf.function(autograph=False)
     def step(decay: Any, *batch: Any) -> Any:
         with tf.GradientTape() as tape:
-            value = loss(*batch)
+            value = tf.add_n([loss(*half) for half in _halves(batch)]) / 2.0
         gradients = tape.gradient(value, values)
         optimizer.apply([tf.convert_to_tensor(g) for g in gradients], list(net.values()))
         for mean, v in zip(average, values, strict=True):
@@ -121,6 +127,12 @@ class Report:
                 f"{self.name}: {samples:,} samples, loss {loss:.5f}, {left:.0f} min left",
                 flush=True,
             )
+
+
+def _halves(batch: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    # Each half has a thread of its own from the first layer to the last. Two threads in every
+    # operation wait for each other thousands of times a step, long where the machine is shared.
+    return zip(*(tf.split(x, 2) for x in batch), strict=True)
 
 
 def averages(folder: Path) -> dict[str, np.ndarray]:

@@ -1,0 +1,24 @@
+"""Run an experiment's script as the command line would, with a model that is loaded already."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from xray import script
+from xray.experiment import Experiment
+from xray.resources import shipped
+
+
+def run(monkeypatch, model, name: str, *arguments):
+    """What typing ``python experiments/NAME.py ARGUMENTS`` gives: exit code and output."""
+    monkeypatch.setattr(Experiment, "load", lambda self, which: model)
+    main = runpy.run_path(str(shipped("experiments") / f"{name}.py"))["main"]
+    return CliRunner().invoke(script.app(main), [str(argument) for argument in arguments])
+
+
+def summary(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text("utf-8"))

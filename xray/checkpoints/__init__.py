@@ -1,0 +1,222 @@
+"""Where models come from.
+
+model = xray.load("mini")                               # the shipped miniature
+model = xray.load("stable-diffusion-2-1")               # a diffusers folder
+model = xray.load("v1-5-pruned.safetensors", ema=True)  # one file, as CompVis wrote them
+model = xray.load("sd-v1-4")                            # what `xray weights fetch` brought
+model = xray.load("sd-v1-4", weights=None)              # full size, random weights, for shape work
+save(model, "runs/my_model")                            # the project's own form
+
+One file for each form: it says of a model what it is and which tensors there are to read
+(`checkpoint.Checkpoint`), and `building` makes the model.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xray.checkpoints import building, diffusers, keras_h5, ldm, native, registry
+from xray.checkpoints.checkpoint import Checkpoint, Component
+from xray.checkpoints.export import export_diffusers
+from xray.checkpoints.fetching import ensure
+from xray.checkpoints.files import WEIGHTS
+from xray.checkpoints.native import save
+from xray.checkpoints.stock import from_keras_cv
+from xray.environment import check_environment
+from xray.resources import shipped
+
+if TYPE_CHECKING:
+    from xray.architecture import Architecture
+    from xray.generator import Generator
+    from xray.tokenizer import Tokenizer
+
+__all__ = ["MODELS", "export_diffusers", "form_of", "from_keras_cv", "load", "save"]
+
+FULL_SIZE = {"sd-v1-4": "SD1", "sd-v2-1-base": "SD2", "sd-v2-1": "SD2_V"}
+MODELS = ("mini", *FULL_SIZE)
+
+
+def load(
+    name: str | Path | Architecture = "mini",
+    *,
+    weights: str | None = "pretrained",
+    seed: int = 0,
+    tokenizer: Tokenizer | None = None,
+    numerics: str | None = None,
+    jit: bool | None = None,
+    text_encoder: str | Path | None = None,
+    unet: str | Path | None = None,
+    autoencoder: str | Path | None = None,
+    variant: str | None = None,
+    ema: bool = False,
+    prediction: str | None = None,
+    download: bool = False,
+) -> Generator:
+    """Open a model.
+
+    Args:
+        name: ``"mini"``, a model in `MODELS`, or a path: the folder of a diffusers model, a single
+            file as CompVis and Stability AI publish them (``.safetensors``, or ``.ckpt`` where
+            torch is installed), a folder of KerasCV's .h5 files, a folder that `save` wrote. Or an
+            `Architecture` (with ``weights=None``).
+        weights: ``"pretrained"``, or None for random weights drawn from `seed`: enough for shapes,
+            memory and time, not for pictures.
+        seed: of random weights.
+        tokenizer: in place of the model's own. Full-size models built with ``weights=None`` and
+            single files have none; their prompts are embeddings unless it is given.
+        numerics: ``"reference"`` or ``"keras_cv"``; by default what the weights were made for.
+            KerasCV's own weights come with its ways of spacing timesteps and padding prompts too.
+        jit: compile with XLA. By default at full size, where a step takes seconds; not for the
+            miniature, which would spend longer compiling than running.
+        text_encoder, unet, autoencoder: take this component from elsewhere: its folder in a
+            diffusers model, or any model. Must be of the same sizes.
+        variant: of a diffusers folder's files, such as ``"fp16"``.
+        ema: of a single file, take the U-Net's exponential moving average.
+        prediction: of a single file of 2.x, which does not tell: ``"epsilon"`` or ``"v"``.
+        download: fetch the weights of a model in `MODELS` if they are not here, gigabytes; without
+            it nothing is ever downloaded.
+
+    Returns:
+        A `Generator`. Its weights are float32, read tensor by tensor and never twice in memory;
+        ``sources`` says which component came from where.
+
+    Raises:
+        ValueError: unknown name; weights that are damaged, missing, surplus or of other shapes;
+            says what is there. Nothing is built from a part of what is needed.
+        EnvironmentProblem: two TensorFlow distributions at once, or Keras on another backend.
+
+    Example:
+        >>> xray.load("mini").generate("a red star", seed=7).image
+        >>> xray.load("stable-diffusion-v1-5", autoencoder="sd-vae-ft-mse")
+    """
+    check_environment()
+    from xray import architecture as architectures
+
+    if weights not in ("pretrained", None):
+        raise ValueError(f"weights must be 'pretrained' or None, got {weights!r}")
+    _check_options(name, variant=variant, ema=ema, prediction=prediction)
+    if isinstance(name, architectures.Architecture):
+        if weights is not None:
+            raise ValueError("an Architecture has no pretrained weights; give weights=None")
+        return building.random_model("random", name, seed, tokenizer, numerics, jit)
+    if name in FULL_SIZE and weights is None:
+        arch = getattr(architectures, FULL_SIZE[name])
+        return building.random_model(str(name), arch, seed, tokenizer, numerics, jit)
+    if isinstance(name, str):
+        ensure(name, download=download)
+    checkpoint = open_checkpoint(
+        name,
+        variant=variant,
+        ema=ema,
+        prediction=prediction,
+        numerics=numerics,
+        weights=weights is not None,
+    )
+    others = {"text_encoder": text_encoder, "unet": unet, "autoencoder": autoencoder}
+    checkpoint = checkpoint.exchanged(
+        {part: open_component(path, part) for part, path in others.items() if path is not None}
+    )
+    if tokenizer is not None:
+        checkpoint = replace(checkpoint, tokenizer=tokenizer)
+    if weights is None:
+        return building.random_model(
+            checkpoint.name,
+            checkpoint.architecture,
+            seed,
+            checkpoint.tokenizer,
+            numerics or checkpoint.numerics,
+            jit,
+        )
+    return building.assemble(checkpoint, numerics=numerics, jit=jit)
+
+
+def form_of(name: str | os.PathLike) -> str | None:
+    """In which form a path holds a model; None if in none. Looks at names only.
+
+    Returns:
+        ``"diffusers"``, ``"keras_cv"``, ``"xray"`` or ``"file"``.
+    """
+    path = Path(name)
+    if diffusers.is_folder(path):
+        return "diffusers"
+    if keras_h5.is_folder(path):
+        return "keras_cv"
+    if (path / "config.json").is_file():
+        return "xray"
+    return "file" if path.suffix in WEIGHTS and path.is_file() else None
+
+
+def check_name(name: str | os.PathLike) -> None:
+    """Refuse what is no model, before anything heavy is imported.
+
+    Raises:
+        ValueError: says which models there are.
+    """
+    if str(name) not in MODELS and form_of(name) is None:
+        raise ValueError(f"{str(name)!r} is neither a model ({', '.join(MODELS)}) nor one's path")
+
+
+def open_checkpoint(
+    name: str | Path,
+    *,
+    variant: str | None = None,
+    ema: bool = False,
+    prediction: str | None = None,
+    numerics: str | None = None,
+    weights: bool = True,
+) -> Checkpoint:
+    """What the files of a model say, in whichever form; arguments and errors as for `load`."""
+    if name == "mini":
+        return native.open_folder(shipped("weights") / "mini", source="mini", weights=weights)
+    if name in registry.registered():
+        return keras_h5.open_published(str(name), numerics=numerics)
+    if name in FULL_SIZE:
+        raise ValueError(
+            f"{name} is not among the weights to fetch: give the path of a diffusers folder or "
+            f"single file of it, or build it without: xray.load({name!r}, weights=None)"
+        )
+    check_name(name)
+    path, form = Path(name), form_of(name)
+    if form == "diffusers":
+        return diffusers.open_folder(path, variant=variant, weights=weights)
+    if form == "keras_cv":
+        return keras_h5.open_folder(path, numerics=numerics, weights=weights)
+    if form == "file":
+        return ldm.open_file(path, ema=ema, prediction=prediction, weights=weights)
+    if diffusers.is_component(path):
+        raise ValueError(
+            f"{path} is one component of a model: give it as text_encoder=, unet= or autoencoder="
+        )
+    return native.open_folder(path, weights=weights)
+
+
+def open_component(path: str | Path, part: str) -> Component:
+    """One component, from its own folder or out of any model.
+
+    Args:
+        path: as for `load`.
+        part: ``"text_encoder"``, ``"unet"`` or ``"autoencoder"``.
+    """
+    if Path(path).suffix == ".h5":
+        return keras_h5.open_component(Path(path), part)
+    if diffusers.is_component(Path(path)):
+        return diffusers.open_component(Path(path), part)
+    # What a U-Net predicts does not matter here, and yet 2.x must be told.
+    prediction = "epsilon" if form_of(path) == "file" else None
+    components = open_checkpoint(path, prediction=prediction).components
+    if part not in components:
+        raise ValueError(f"{path} holds no {part}")
+    return components[part]
+
+
+def _check_options(name: str | Path | Architecture, **given: str | bool | None) -> None:
+    """Refuse what can only be said of another form of weights."""
+    path = isinstance(name, (str, os.PathLike)) and str(name) not in MODELS
+    form = form_of(name) if path else None
+    for option, value in given.items():
+        what = "diffusers folders" if option == "variant" else "single files"
+        if value and form != {"variant": "diffusers"}.get(option, "file"):
+            raise ValueError(f"{option}={value!r} is for {what}, and {name} is none")

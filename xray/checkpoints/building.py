@@ -1,0 +1,222 @@
+"""A model of given sizes and weights, whatever form the weights came in."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xray.checkpoints.checkpoint import COMPONENTS, Checkpoint, Component
+from xray.checkpoints.files import Tensor, shown
+
+if TYPE_CHECKING:
+    from xray.architecture import Architecture
+    from xray.generator import Generator
+    from xray.tokenizer import Tokenizer
+
+FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+def assemble(
+    checkpoint: Checkpoint, *, numerics: str | None = None, jit: bool | None = None
+) -> Generator:
+    """The model of a checkpoint, its weights read tensor by tensor.
+
+    Raises:
+        ValueError: the files do not hold what a model of these sizes needs.
+    """
+    from xray.generator import Generator
+
+    arch, matrix = checkpoint.architecture, checkpoint.rgb_matrix
+    networks = build(arch, lambda shape: np.zeros(shape, np.float32))
+    assign(networks, checkpoint.components)
+    return Generator(
+        checkpoint.name,
+        arch,
+        checkpoint.tokenizer,
+        **networks,
+        digest=checkpoint.digest,
+        sources=checkpoint.sources,
+        read=reader(checkpoint.components),
+        numerics=numerics or checkpoint.numerics,
+        spacing=checkpoint.spacing,
+        rgb_matrix=None if matrix is None else np.array(matrix, np.float32),
+        jit=pays_to_compile(arch) if jit is None else jit,
+    )
+
+
+def random_model(
+    name: str,
+    arch: Architecture,
+    seed: int,
+    tokenizer: Tokenizer | None = None,
+    numerics: str | None = None,
+    jit: bool | None = None,
+) -> Generator:
+    """A model with random weights that `seed` decides."""
+    from xray.generator import Generator
+    from xray.networks import variables
+
+    random = np.random.default_rng(seed)
+    normal = _QuickNormal(random)
+    networks = build(arch, lambda shape: normal(shape) * np.float32(math.prod(shape[:-1])) ** -0.5)
+    # Biases and gains, which Keras makes zeros and ones: no model has such, and tests that met
+    # only these would miss a forgotten one.
+    for part, net in networks.items():
+        for variable in variables(part, net).values():
+            if len(variable.shape) == 1:
+                variable.assign(variable.numpy() + 0.1 * normal(tuple(variable.shape)))
+    digest = f"random-{seed}-" + hashlib.sha256(repr(arch).encode()).hexdigest()[:16]
+    return Generator(
+        name,
+        arch,
+        tokenizer,
+        **networks,
+        digest=digest,
+        sources={part: {"source": "random", "digest": digest} for part in COMPONENTS},
+        numerics=numerics or "reference",
+        jit=pays_to_compile(arch) if jit is None else jit,
+    )
+
+
+class _QuickNormal:
+    """Normal numbers by the billion: one block of a million, repeated from random places.
+
+    Drawing them all would take half a minute for a full-size model.
+    """
+
+    def __init__(self, random: np.random.Generator):
+        self.random, self.block = random, random.standard_normal(1 << 20, np.float32)
+
+    def __call__(self, shape: tuple[int, ...]) -> np.ndarray:
+        start = int(self.random.integers(self.block.size))
+        return np.resize(np.roll(self.block, -start), shape)
+
+
+def pays_to_compile(arch: Architecture) -> bool:
+    """Whether a step takes seconds, so that XLA saves more time than compiling costs."""
+    return arch.widths[0] >= 256
+
+
+def build(arch: Architecture, fill: Callable[[tuple[int, ...]], np.ndarray]) -> dict[str, Any]:
+    """The networks of these sizes, their kernels and embeddings from ``fill(shape)``."""
+    from xray import architecture as a
+
+    with a.initial_weights(fill):
+        return {
+            "text": a.build_text_encoder(arch),
+            "unet": a.build_unet(arch),
+            "encoder": a.build_encoder(arch),
+            "decoder": a.build_decoder(arch),
+        }
+
+
+# ------------------------------------------------------------------------------------- assigning
+
+
+def assign(networks: dict[str, Any], components: dict[str, Component]) -> None:
+    """Give every variable its value, after checking that all are there and fit.
+
+    One tensor at a time is read, turned as Keras has it, and made float32.
+
+    Raises:
+        ValueError: what is missing, surplus, of wrong shape or type, in all components.
+    """
+    from xray.networks import variables
+
+    wanted, problems = [], []
+    for name, component in components.items():
+        own = [
+            (key, variable, component.name_of(key))
+            for network in COMPONENTS[name]
+            for key, variable in variables(network, networks[network]).items()
+        ]
+        wanted += [(key, variable, component, theirs) for key, variable, theirs in own]
+        shapes = {theirs: accepted_shapes(key, v.shape, component.keras) for key, v, theirs in own}
+        if differ := _differences(component.tensors, shapes):
+            problems.append(f"{component.source}: {differ}")
+    if problems:
+        raise ValueError("; ".join(problems))
+    report = _reporter("reading weights")
+    for done, (key, variable, component, theirs) in enumerate(wanted):
+        value = component.tensors[theirs].read()
+        variable.assign(as_keras(key, value, variable.shape, component.keras).astype(np.float32))
+        report(done + 1, len(wanted))
+    report(None, len(wanted))
+
+
+def reader(components: dict[str, Component]) -> Callable[[str, tuple[int, ...]], np.ndarray]:
+    """What gives a variable's values by its name and shape, from the files, any time later."""
+    parts = {part: components[name] for name, parts in COMPONENTS.items() for part in parts}
+
+    def read(key: str, shape: tuple[int, ...]) -> np.ndarray:
+        component = parts[key.split("/")[0]]
+        value = component.tensors[component.name_of(key)].read()
+        return as_keras(key, value, shape, component.keras).astype(np.float32)
+
+    return read
+
+
+def _differences(held: dict[str, Tensor], shapes: dict[str, list[tuple[int, ...]]]) -> str:
+    """How what a file holds differs from what is wanted of it; empty if it does not."""
+    common = [name for name in shapes if name in held]
+    told = {
+        "missing": [name for name in shapes if name not in held],
+        "surplus": [name for name in held if name not in shapes],
+        "of wrong shape": [
+            f"{name} {held[name].shape} for {shapes[name][0]}"
+            for name in common
+            if held[name].shape not in shapes[name]
+        ],
+        "no floating-point numbers": [
+            f"{name} {held[name].dtype}" for name in common if held[name].dtype not in FLOATS
+        ],
+    }
+    return "; ".join(
+        f"{len(names)} tensors are {what}: {shown(sorted(names))}"
+        for what, names in told.items()
+        if names
+    )
+
+
+def accepted_shapes(key: str, shape: tuple[int, ...], keras: bool) -> list[tuple[int, ...]]:
+    """The shapes in which a file may hold one of our variables; the first is the usual one.
+
+    A kernel that looks at one position may lie as a matrix or as a 1×1 convolution: the same
+    projections are the one in some releases of a model and the other in others.
+    """
+    shape = tuple(shape)
+    if keras or not key.endswith("/kernel"):
+        return [shape]
+    matrix, grid = shape[-2:][::-1], shape[:-2]
+    if not grid:
+        return [matrix, (*matrix, 1, 1)]
+    return [(*matrix, *grid), matrix] if grid == (1, 1) else [(*matrix, *grid)]
+
+
+def as_keras(key: str, value: np.ndarray, shape: tuple[int, ...], keras: bool) -> np.ndarray:
+    """A tensor as it lies in a file, as our variable has it: kernels (…, in, out)."""
+    if keras or not key.endswith("/kernel"):
+        return value
+    matrix, grid = tuple(shape[-2:][::-1]), tuple(shape[:-2])
+    value = value.reshape(*matrix, *grid)
+    return value.transpose(2, 3, 1, 0) if grid else value.T
+
+
+def as_torch(key: str, value: np.ndarray) -> np.ndarray:
+    """The inverse: kernels (out, in, …)."""
+    if not key.endswith("/kernel"):
+        return value
+    return value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+
+
+def _reporter(label: str) -> Callable[[int | None, int], None]:
+    if not sys.stderr.isatty():
+        return lambda done, total: None
+    from xray.progress import bar
+
+    return bar(label)

@@ -1,0 +1,117 @@
+"""The project's own form: a folder with weights, sizes and vocabulary.
+
+save(model, "runs/my_model")
+model = xray.load("runs/my_model")
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xray.checkpoints.checkpoint import COMPONENTS, SIZES, Checkpoint, Component
+from xray.checkpoints.files import open_tensors, read_json, sha256
+
+if TYPE_CHECKING:
+    from xray.generator import Generator
+
+
+def save(model: Generator, folder: str | Path, *, dtype: str = "float16") -> None:
+    """Write a model to a folder that `load` opens: weights, sizes and vocabulary.
+
+    Args:
+        model: the model.
+        folder: created if absent.
+        dtype: of the stored weights, ``"float16"`` or ``"float32"``.
+    """
+    from safetensors.numpy import save_file
+
+    from xray.networks import variables
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {
+        key: np.ascontiguousarray(v.numpy().astype(dtype))
+        for name, net in model.networks.items()
+        for key, v in variables(name, net).items()
+    }
+    path = folder / "weights.safetensors"
+    save_file(values, path)
+    config = {
+        "name": model.name,
+        "architecture": model.architecture.to_json(),
+        "numerics": model.numerics,
+        "spacing": model.spacing,
+        "rgb_matrix": None if model.rgb_matrix is None else np.asarray(model.rgb_matrix).tolist(),
+        "sha256": sha256(path),
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    if model.tokenizer is not None:
+        model.tokenizer.save(folder / "tokenizer.json")
+
+
+def open_folder(folder: Path, *, source: str | None = None, weights: bool = True) -> Checkpoint:
+    """What `save` wrote.
+
+    Args:
+        folder: where.
+        source: what traces say of where; by default the folder.
+        weights: False where only the sizes are wanted.
+
+    Raises:
+        ValueError: something is missing or damaged.
+    """
+    from xray.architecture import Architecture
+    from xray.tokenizer import Tokenizer
+
+    config = read_json(folder / "config.json")
+    try:
+        sizes = asdict(Architecture.from_json(config["architecture"]))
+        form = {key: config[key] for key in ("name", "numerics", "spacing", "rgb_matrix")}
+        told = str(config["sha256"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / 'config.json'} is damaged: {error!r}") from error
+    path = folder / "weights.safetensors"
+    digest = _checked_digest(path, told) if weights else told
+    tensors = open_tensors(path) if weights else {}
+    vocabulary = folder / "tokenizer.json"
+    decided = {key for keys in SIZES.values() for key in keys}
+    return Checkpoint(
+        **form,
+        components={
+            name: Component(
+                source=source or str(folder),
+                sizes={key: sizes[key] for key in SIZES[name]},
+                tensors={k: t for k, t in tensors.items() if _component(k) == name},
+                name_of=lambda key: key,
+                digest=digest,
+                keras=True,
+            )
+            for name in COMPONENTS
+        },
+        settings={key: value for key, value in sizes.items() if key not in decided},
+        tokenizer=Tokenizer.load(vocabulary) if vocabulary.exists() else None,
+        own_digest=digest,
+    )
+
+
+def _component(key: str) -> str:
+    """Which component a variable belongs to; what belongs to none is told as surplus of one."""
+    network = key.split("/")[0]
+    return next((name for name, parts in COMPONENTS.items() if network in parts), "unet")
+
+
+def _checked_digest(path: Path, told: str) -> str:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; reinstall, or copy it from where the model was saved")
+    digest = sha256(path)
+    if digest != told:
+        raise ValueError(
+            f"{path} is damaged: its sha256 is {digest[:12]}…, config.json says {told[:12]}…; "
+            "copy it again"
+        )
+    return digest
