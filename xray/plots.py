@@ -136,7 +136,8 @@ def timeline(
     height, side = width * aspect, picture * aspect
     pitch = max(height + gap, 0.65)  # room for a row's name and how it was made
     grid = max(len(rows) * pitch - gap, side)
-    figure, top = _page(trace, "Denoising step by step", image, below=0.5 + grid + MARGIN)
+    top = 0.5 + grid + MARGIN
+    figure = _page(trace, "Denoising step by step", image, below=top)
     for row, (pixels, how) in enumerate(drawn.values()):
         y = top - 0.5 - row * pitch - height
         name = names[rows[row]]
@@ -239,7 +240,8 @@ def statistics(trace: Trace, *, image: int = 0) -> Figure:
     names = _shown(trace, ("latent", "noise", "denoised"))
     data = step_statistics(trace, image=image)
     size = math.prod(trace.specs[f"sampler/{names[0]}"].shape[-3:])
-    figure, top = _page(trace, "Latent, noise and denoised estimate by step", image, below=6.6)
+    top = 6.6
+    figure = _page(trace, "Latent, noise and denoised estimate by step", image, below=top)
     tall = figure.get_figheight()
     axes = figure.subplots(
         2,
@@ -380,8 +382,8 @@ def _maps(
     height = width * maps.shape[1] / maps.shape[2]
     pitch = height + label + 0.1
     note = textwrap.wrap(_summed_over(trace, maps, scale, choices), 125)
-    below = rows * pitch + 0.2 + 0.2 * len(note) + MARGIN
-    figure, top = _page(trace, title, image, below=below)
+    top = rows * pitch + 0.2 + 0.2 * len(note) + MARGIN
+    figure = _page(trace, title, image, below=top)
 
     share = maps.values.mean(axis=(1, 2), dtype=np.float64) / count
     cells = [("picture", "", None)] if pixels is not None else []
@@ -492,11 +494,10 @@ def _listed(name: str, numbers: Sequence[int] | None, everything: str) -> str:
 # whatever the number of panels.
 
 
-def _page(trace: Trace, title: str, image: int, below: float) -> tuple[Figure, float]:
-    """A figure with a heading and `below` inches under it; returns how high these reach."""
+def _page(trace: Trace, title: str, image: int, *, below: float) -> Figure:
+    """A figure with a heading and `below` inches under it."""
     prompt = f"“{_item(trace.attrs.get('prompt'), image)}”"
-    figure = page.new(title, [(prompt, INK), " · ".join(_run(trace, image))], below=below)
-    return figure, below
+    return page.new(title, [(prompt, INK), " · ".join(_run(trace, image))], below=below)
 
 
 def _run(trace: Trace, image: int) -> Iterator[str]:
