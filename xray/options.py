@@ -34,6 +34,17 @@ def known_spacing(name: str | None) -> str | None:
 
 
 @one_line_errors
+def taken_by_all(name: str) -> str:
+    from xray.schedule import WHOLE_SPACINGS
+
+    if name not in WHOLE_SPACINGS:
+        raise ValueError(
+            f"spacing {name!r} is not one that every sampler takes: {', '.join(WHOLE_SPACINGS)}"
+        )
+    return name
+
+
+@one_line_errors
 def known_model(name: str | None) -> str | None:
     if name is not None:
         from xray.checkpoints import check_name
@@ -89,6 +100,9 @@ Spacing = Annotated[
         callback=known_spacing,
         show_default="the model's own",
     ),
+]
+WholeSpacing = Annotated[
+    str, typer.Option(help="Of timesteps: leading, trailing or linspace.", callback=taken_by_all)
 ]
 Images = Annotated[
     int, typer.Option(min=1, help="How many pictures, of as many seeds counted from --seed.")

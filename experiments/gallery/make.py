@@ -33,6 +33,8 @@ SHOWN: dict[str, tuple[list[str], dict[str, str]]] = {
     "image_to_image": ([], {"figures/resumed.png": "image_to_image.png"}),
     "latent_walk": (["--loop", "--caption", "--inset", "latent"], {"film.gif": "latent_walk.gif"}),
     "noise_corruption": ([], {"figures/grid.png": "noise_corruption.png"}),
+    "samplers": ([], {"figures/paths.png": "samplers.png"}),
+    "stabilizing_noise": ([], {"figures/pictures.png": "stabilizing_noise.png"}),
     "text_encoder": ([], {"figures/tokens.png": "text_encoder.png"}),
     "text_interpolation": ([], {"figures/pictures.png": "text_interpolation.png"}),
     "tokenizer": ([], {"figures/merges.png": "tokenizer.png"}),
