@@ -29,10 +29,11 @@ def assemble(
     Raises:
         ValueError: the files do not hold what a model of these sizes needs.
     """
+    from xray.architecture import unwritten
     from xray.generator import Generator
 
     arch, matrix = checkpoint.architecture, checkpoint.rgb_matrix
-    networks = build(arch, lambda shape: np.zeros(shape, np.float32))
+    networks = build(arch, unwritten)
     assign(networks, checkpoint.components)
     return Generator(
         checkpoint.name,
@@ -83,6 +84,15 @@ def random_model(
     )
 
 
+def outline(name: str, arch: Architecture) -> Generator:
+    """A model without weights, to be traced and never run: what it would compute is undefined."""
+    from xray.architecture import unwritten
+    from xray.generator import Generator
+
+    networks = build(arch, unwritten)
+    return Generator(name, arch, None, **networks, digest="unwritten", jit=pays_to_compile(arch))
+
+
 class _QuickNormal:
     """Normal numbers by the billion: one block of a million, repeated from random places.
 
@@ -102,7 +112,7 @@ def pays_to_compile(arch: Architecture) -> bool:
     return arch.widths[0] >= 256
 
 
-def build(arch: Architecture, fill: Callable[[tuple[int, ...]], np.ndarray]) -> dict[str, Any]:
+def build(arch: Architecture, fill: Callable[[tuple[int, ...]], Any]) -> dict[str, Any]:
     """The networks of these sizes, their kernels and embeddings from ``fill(shape)``."""
     from xray import architecture as a
 
