@@ -27,7 +27,13 @@ Source = Annotated[
         help=f"{', '.join(prompts.SETS)}, all; or a text file with one prompt a line.",
     ),
 ]
-Kind = Annotated[str, typer.Option(help="pooled, or whole: all tokens of the embedding.")]
+Kind = Annotated[
+    str,
+    typer.Option(
+        help="pooled, or whole: all tokens of the embedding.",
+        callback=options.one_of("pooled", "whole"),
+    ),
+]
 First = Annotated[
     str | None,
     typer.Option(help="For the difference.", show_default="the first of the prompts"),

@@ -28,7 +28,10 @@ def main(
     negative: Annotated[
         list[str], typer.Option(help="What to keep away from; can be repeated.")
     ] = ("green grass", "a night sky"),
-    scale: Annotated[list[float], typer.Option(help="A guidance scale; can be repeated.")] = SCALES,
+    scale: Annotated[
+        list[float],
+        typer.Option(help="A guidance scale; can be repeated.", callback=options.number()),
+    ] = SCALES,
     interval: Annotated[
         tuple[float, float], typer.Option(help="Noise levels σ between which to guide.")
     ] = (0.28, 5.42),
@@ -46,6 +49,9 @@ def main(
 ) -> None:
     if guidance == 1:
         raise ValueError("at --guidance 1 there is no push to look at: give another scale")
+    low, high = interval
+    if not 0 <= low < high:
+        raise ValueError(f"an interval of noise levels goes up from 0, got {low:g} to {high:g}")
     with experiment("guidance", out, overwrite=overwrite, svg=svg) as this:
         print(f"{prompt!r} by {model} in {steps} steps, {images} seeds")
         generator = this.load(model)

@@ -24,11 +24,15 @@ from xray.experiment import experiment
 def main(
     picture: options.Picture = "scene:8",
     prompt: options.Prompt = "a red house on the grass",
-    other: Annotated[str, typer.Option(help="The prompt to change to on the way.")] = (
-        "a yellow moon in the night sky"
-    ),
+    other: Annotated[
+        str, typer.Option(help="The prompt to change to on the way.", callback=options.not_empty)
+    ] = "a yellow moon in the night sky",
     strength: Annotated[
-        list[float], typer.Option(help="Share of a run that is left to do; can be repeated.")
+        list[float],
+        typer.Option(
+            help="Share of a run that is left to do; can be repeated.",
+            callback=options.number(above=0, most=1),
+        ),
     ] = (0.2, 0.4, 0.6, 0.8, 1.0),
     paint: Annotated[
         str, typer.Option(help="Where: left,top,right,bottom, or a picture that is light there.")

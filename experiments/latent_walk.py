@@ -28,9 +28,20 @@ def main(
     loop: Annotated[bool, Option("--loop", help="Come back to the first stop.")] = False,
     frames: Annotated[int, Option(min=2, help="Pictures from the first to the last.")] = 49,
     fps: Annotated[float, Option(min=0.1, max=50, help="Frames per second.")] = 12,
-    hold: Annotated[float, Option(min=0, help="Seconds that each stop is shown longer.")] = 0.5,
-    easing: Annotated[str, Option(help="Pace between stops: linear or smooth.")] = "linear",
-    angle: Annotated[float, Option(help="Degrees a frame, of a random walk.")] = 8.0,
+    hold: Annotated[
+        float,
+        Option(min=0, help="Seconds that each stop is shown longer.", callback=options.number()),
+    ] = 0.5,
+    easing: Annotated[
+        str,
+        Option(
+            help="Pace between stops: linear or smooth.",
+            callback=options.one_of("linear", "smooth"),
+        ),
+    ] = "linear",
+    angle: Annotated[
+        float, Option(help="Degrees a frame, of a random walk.", callback=options.number())
+    ] = 8.0,
     caption: Annotated[bool, Option("--caption", help="The prompt under the picture.")] = False,
     inset: Annotated[str, Option(help="latent, or a word for its heat map.")] = "",
     negative: options.Negative = "",

@@ -25,11 +25,17 @@ def main(
     model: options.Model = "mini",
     amplitude: Annotated[
         list[float],
-        typer.Option(help="Of the noise, in standard deviations of the signal; can be repeated."),
+        typer.Option(
+            help="Of the noise, in standard deviations of the signal; can be repeated.",
+            callback=options.number(above=0),
+        ),
     ] = (0.25, 0.5, 1.0, 2.0, 4.0),
     share: Annotated[
         list[float],
-        typer.Option(help="Of the latent's positions that get noise, up to 1; can be repeated."),
+        typer.Option(
+            help="Of the latent's positions that get noise, up to 1; can be repeated.",
+            callback=options.number(above=0, most=1),
+        ),
     ] = (0.01, 0.05, 0.25, 1.0),
     seed: options.Seed = 7,
     width: options.Width = None,

@@ -22,7 +22,7 @@ Other = Annotated[str, typer.Option(help="The prompt to compare it with.")]
 
 
 def main(
-    prompt: options.Prompt = "a red star above a blue moon",
+    prompt: options.Text = "a red star above a blue moon",
     other: Other = "a red star above a green moon",
     model: options.Model = "mini",
     out: options.Out = None,

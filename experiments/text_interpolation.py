@@ -22,7 +22,7 @@ Frames = Annotated[int, typer.Option(min=3, help="Pictures on each way, with bot
 
 
 def main(
-    prompt: options.Prompt = "a red star at night",
+    prompt: options.Text = "a red star at night",
     other: Other = "a yellow house on the grass",
     negative: options.Negative = "",
     model: options.Model = "mini",

@@ -13,11 +13,15 @@ from xray.experiment import Experiment
 from xray.resources import shipped
 
 
+def app(name: str):
+    """The command that ``python experiments/NAME.py`` is."""
+    return script.app(runpy.run_path(str(shipped("experiments") / f"{name}.py"))["main"])
+
+
 def run(monkeypatch, model, name: str, *arguments):
     """What typing ``python experiments/NAME.py ARGUMENTS`` gives: exit code and output."""
     monkeypatch.setattr(Experiment, "load", lambda self, which: model)
-    main = runpy.run_path(str(shipped("experiments") / f"{name}.py"))["main"]
-    return CliRunner().invoke(script.app(main), [str(argument) for argument in arguments])
+    return CliRunner().invoke(app(name), [str(argument) for argument in arguments])
 
 
 def summary(folder: Path) -> dict:

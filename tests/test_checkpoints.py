@@ -70,6 +70,13 @@ def test_every_weight_comes_back_to_the_bit(model, loaded):
     np.testing.assert_array_equal(loaded.tokenizer.ids("a red star above a moon")[None], ids)
 
 
+def test_weights_begin_in_memory_where_tensorflow_may_take_them_as_they_are():
+    for shape in [(), (3,), (5, 7), (3, 3, 40, 50), (1000, 1201)] * 5:
+        made = building._aligned(shape)
+        assert made.shape == shape and made.dtype == np.float32
+        assert made.ctypes.data % 64 == 0 and made.flags["C_CONTIGUOUS"]
+
+
 def test_the_digest_is_that_of_the_file(folder, loaded):
     content = (folder / "weights.safetensors").read_bytes()
     assert loaded.digest == hashlib.sha256(content).hexdigest()

@@ -11,7 +11,7 @@ import synthetic_run
 from typer.testing import CliRunner
 
 import xray
-from xray import cli
+from xray import checkpoints, cli
 from xray.checkpoints import save
 from xray.recorder import StoreRecorder
 from xray.resources import shipped
@@ -203,8 +203,14 @@ def test_sites_lists_shape_and_size_of_what_would_be_recorded(model, tmp_path):
     assert "5 sites" in told.stdout and "sampler/latent" not in told.stdout
 
 
+def test_sites_says_of_a_model_without_weights_what_it_says_with_them(monkeypatch):
+    without = run("sites", "mini")
+    monkeypatch.setattr(checkpoints, "outline", xray.load)
+    assert without.exit_code == 0 and without.stdout == run("sites", "mini").stdout
+
+
 def test_sites_marks_what_records_by_default(model, monkeypatch):
-    monkeypatch.setattr(xray, "load", lambda name, weights: model)
+    monkeypatch.setattr(checkpoints, "outline", lambda name: model)
     told = run("sites", "mini").stdout
     marked = [line.split()[1] for line in told.splitlines() if line.startswith("*")]
     assert marked == [

@@ -279,7 +279,7 @@ def test_the_script_compares_whole_embeddings(tmp_path):
     [
         (["--prompts", "no/such/file.txt"], "neither a set of prompts"),
         (["--prompts", "{two}"], "two.txt has 2 prompts; a map needs at least 3"),
-        (["--vector", "mean"], "vectors are pooled or whole, got 'mean'"),
+        (["--vector", "mean"], "vector 'mean' is not one of pooled, whole"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(arguments, said, tmp_path):

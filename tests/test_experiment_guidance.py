@@ -151,7 +151,7 @@ def test_bad_input_is_refused(model, monkeypatch, tmp_path):
     for arguments, said in (
         (["--guidance", 1], "no push"),
         (["--interval", 5, 2, "--steps", 1], "5 to 2"),
-        (["--scale", "nan", "--steps", 1], "guidance must be a number"),
+        (["--scale", "nan", "--steps", 1], "scale must be a number"),
     ):
         out = tmp_path / "run"
         result = run(monkeypatch, model, "guidance", "--prompt", PROMPT, "--out", out, *arguments)

@@ -1,7 +1,10 @@
 """Stable Diffusion's own sizes, with random weights: shapes, names, counts."""
 
 import gc
+import subprocess
+import sys
 
+import full_size_loading
 import numpy as np
 import pytest
 
@@ -34,6 +37,34 @@ def test_parameters_are_as_published(full):
     }
     expected = {"encoder": 34_163_664, "decoder": 49_490_199}
     assert counts == {**PARAMETERS[full.name], **expected}
+
+
+OUTLINE = """
+from xray.checkpoints import outline
+from xray.sitelist import sites_of
+from xray.summary import peak_memory
+
+outline("mini")
+before = peak_memory()
+model = outline("sd-v1-4")
+spec = sites_of(model)["unet/up.3/attn.2/cross/weights"]
+print(*spec.shape, (peak_memory() - before) / (4 * model.parameters))
+"""
+
+
+def test_sites_are_listed_without_the_weights_in_memory():
+    told = subprocess.run([sys.executable, "-c", OUTLINE], capture_output=True, text=True)
+    *shape, share = told.stdout.split()
+    assert shape == ["2", "1", "8", "64", "64", "77"]
+    assert float(share) < 0.15, f"{share} of the weights' bytes were taken"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at memory in /proc")
+def test_real_weights_are_never_twice_in_memory(tmp_path):
+    script = full_size_loading.__file__
+    subprocess.run([sys.executable, script, "--write", str(tmp_path / "model")], check=True)
+    found = full_size_loading.measure(tmp_path / "model")
+    assert found["peak"] - found["before"] < 1.15 * found["weights"], found
 
 
 def test_cross_attention_is_where_it_is_known_to_be(full):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from xray import sitelist
+from xray.checkpoints import outline, save
 from xray.pixels import pixels_of
 from xray.taps import SiteError
 
@@ -28,6 +29,15 @@ def test_the_list_of_sites_is_what_a_run_records(model, trace):
     _, encoder = model.encoder.record("**", pixels_of(trace.image))
     shapes = {s: spec.shape for s, spec in listed.items() if s.startswith("encoder/")}
     assert shapes == {s: x.shape for s, x in encoder.items()}
+
+
+def test_a_model_without_weights_has_the_same_sites(model, tmp_path):
+    save(model, tmp_path)
+    (tmp_path / "weights.safetensors").unlink()
+    listed, expected = (sitelist.sites_of(m) for m in (outline(tmp_path), model))
+    assert {s: layout(spec) for s, spec in listed.items()} == {
+        s: layout(spec) for s, spec in expected.items()
+    }
 
 
 def test_a_plan_is_the_recording_to_the_byte(model, trace):

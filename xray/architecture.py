@@ -326,10 +326,10 @@ def initial_weights(fill: Callable[[tuple[int, ...]], Any]):
     overwritten at once. Restored afterwards, also on an error.
 
     Args:
-        fill: float32 values for a shape, such as ``np.zeros``.
+        fill: float32 values for a shape, such as ``np.zeros`` or `unwritten`.
 
     Example:
-        >>> with initial_weights(np.zeros):
+        >>> with initial_weights(unwritten):
         ...     net = build_unet(SD1)
     """
     from keras_cv.src.backend import keras
@@ -350,3 +350,14 @@ def initial_weights(fill: Callable[[tuple[int, ...]], Any]):
                 del cls.__call__
             else:
                 cls.__call__ = call
+
+
+def unwritten(shape: tuple[int, ...]) -> Any:
+    """Initial weights that hold no memory: a place for them is reserved, and nothing written there.
+
+    What they are is undefined until they are assigned. The system gives memory to what is written,
+    so a network made of them can be traced at any size, for the shapes of what it computes.
+    """
+    import tensorflow as tf
+
+    return tf.raw_ops.Empty(shape=shape, dtype=tf.float32, init=False)

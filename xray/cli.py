@@ -239,7 +239,9 @@ def sites(
     model.encoder.record. Weights are not needed.
     """
     with quiet_tensorflow():
-        generator = xray.load(model, weights=None)
+        from xray.checkpoints import outline
+
+        generator = outline(model)
     from xray.sitelist import by_default, sites_of
     from xray.stats import format_bytes
     from xray.taps import SiteError, matches, nearest

@@ -8,12 +8,67 @@ here, the rest by `generate`.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from xray.script import one_line_errors
+
+# ------------------------------------------------------------------------- what an option may be
+
+
+def number(*, above: float = -math.inf, most: float = math.inf) -> Callable:
+    """A callback of numeric options: every number is finite, above one limit, at most another.
+
+    Example:
+        >>> typer.Option(help="Share that is left to do.", callback=number(above=0, most=1))
+    """
+    limits = [f"above {above:g}"] * (above > -math.inf) + [f"at most {most:g}"] * (most < math.inf)
+    wanted = " and ".join(limits) or "a number"
+
+    @one_line_errors
+    def check(param: typer.CallbackParam, value: Any) -> Any:
+        for each in value if isinstance(value, (list, tuple)) else [value]:
+            if not (math.isfinite(each) and above < each <= most):
+                raise ValueError(f"{param.name} must be {wanted}, got {each}")
+        return value
+
+    return check
+
+
+def one_of(*known: str) -> Callable:
+    """A callback of options that take one of a few words."""
+
+    @one_line_errors
+    def check(param: typer.CallbackParam, value: str) -> str:
+        if value not in known:
+            raise ValueError(f"{param.name} {value!r} is not one of {', '.join(known)}")
+        return value
+
+    return check
+
+
+@one_line_errors
+def not_empty(prompt: str) -> str:
+    from xray import batch
+
+    return batch.not_empty(prompt)
+
+
+@one_line_errors
+def known_sites(patterns: list[str]) -> list[str]:
+    # Only the first part of a name is the same in every model.
+    from xray.taps import SiteError, as_observations, reaches
+
+    for asked in as_observations(patterns):
+        if not any(reaches(asked.pattern, root) for root in ROOTS):
+            raise SiteError(
+                f"{asked.pattern!r} names no site: their names begin {', '.join(ROOTS)}"
+            )
+    return patterns
 
 
 @one_line_errors
@@ -69,9 +124,50 @@ def known_picture(source: str) -> str:
     return source
 
 
+# -------------------------------------------------------------- what options may be together
+
+TEXTS = ("prompt", "negative", "other")
+"""What scripts call options that the text encoder reads."""
+
+
+def check_sampling(given: Mapping[str, Any]) -> None:
+    """Refuse a sampler that cannot be run as told.
+
+    Args:
+        given: the options of a script, by name.
+    """
+    if "sampler" in given:
+        from xray.batch import eta_of
+        from xray.samplers import sampler_named
+
+        eta_of(given["sampler"], given.get("eta"))
+        if given.get("spacing") is not None:
+            sampler_named(given["sampler"]).timesteps(given["steps"], given["spacing"])
+
+
+def check_prompts(given: Mapping[str, Any]) -> None:
+    """Refuse texts that the model cannot read, such as too long ones; its weights are not read.
+
+    Args:
+        given: the options of a script, by name.
+    """
+    values = [given[name] for name in TEXTS if given.get(name)]
+    texts = [text for v in values for text in ([v] if isinstance(v, str) else v)]
+    if texts:
+        from xray.checkpoints import open_checkpoint
+
+        tokenizer = open_checkpoint(given["model"], weights=False).tokenizer
+        for text in texts if tokenizer else ():
+            tokenizer.tokens(text)
+
+
+# ------------------------------------------------------------------------------------ the options
+
+ROOTS = ("sampler", "text", "unet", "decoder", "encoder", "image")
 MODEL_HELP = "mini, sd-v1-4, … or the path of a model."
 
-Prompt = Annotated[str, typer.Option(help="What the picture is to show.")]
+Prompt = Annotated[str, typer.Option(help="What the picture is to show.", callback=not_empty)]
+Text = Annotated[str, typer.Option(help="A prompt; it may be empty.")]
 Negative = Annotated[str, typer.Option(help="What it is to keep away from.")]
 Model = Annotated[
     str,
@@ -82,7 +178,10 @@ Download = Annotated[
 ]
 Steps = Annotated[int, typer.Option(min=1, max=1000, help="Sampler steps.")]
 Guidance = Annotated[
-    float, typer.Option(help="Scale of classifier-free guidance; 1 is none, at half the work.")
+    float,
+    typer.Option(
+        help="Scale of classifier-free guidance; 1 is none, at half the work.", callback=number()
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of the initial noise and all noise put back.")]
 Sampler = Annotated[
@@ -128,7 +227,10 @@ Width = Annotated[
 Height = Width
 Record = Annotated[
     list[str],
-    typer.Option(help="Sites to record, as a glob; can be repeated. `xray sites` lists them."),
+    typer.Option(
+        help="Sites to record, as a glob; can be repeated. `xray sites` lists them.",
+        callback=known_sites,
+    ),
 ]
 Out = Annotated[
     Path | None,

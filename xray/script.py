@@ -36,20 +36,25 @@ def app(main: Callable[..., None]) -> typer.Typer:
     """The Typer application of a script whose options are the parameters of `main`."""
     made = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     if "model" in inspect.signature(main).parameters:
-        main = _with_download(main)
+        main = _with_model(main)
     command(made, help=inspect.unwrap(main).__globals__["__doc__"])(main)
     return made
 
 
-def _with_download(main: Callable[..., None]) -> Callable[..., None]:
-    """`main` with one option more: whether to fetch weights of the model that are not here."""
+def _with_model(main: Callable[..., None]) -> Callable[..., None]:
+    """`main` with one option more: whether to fetch weights of the model that are not here.
+
+    What is wrong with the others and can be told without the model is told first.
+    """
     from xray import options
 
     @functools.wraps(main)
     def wrapped(*args: Any, download: bool, **kwargs: Any) -> None:
         from xray.checkpoints.fetching import ensure
 
+        options.check_sampling(kwargs)
         ensure(kwargs["model"], download=download)
+        options.check_prompts(kwargs)
         main(*args, **kwargs)
 
     signature = inspect.signature(main)

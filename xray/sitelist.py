@@ -23,10 +23,10 @@ def sites_of(
 ) -> dict[str, SiteSpec]:
     """Every site of a model for one picture, with both guidance branches where there are two.
 
-    The networks are traced and not run, so random weights will do.
+    The networks are traced and not run, so a model without weights will do.
 
     Args:
-        model: any.
+        model: any, also `xray.checkpoints.outline`'s.
         width, height: of the picture, multiples of 64; by default the model's size.
 
     Returns:

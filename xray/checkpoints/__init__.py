@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from xray.generator import Generator
     from xray.tokenizer import Tokenizer
 
-__all__ = ["MODELS", "export_diffusers", "form_of", "from_keras_cv", "load", "save"]
+__all__ = ["MODELS", "export_diffusers", "form_of", "from_keras_cv", "load", "outline", "save"]
 
 FULL_SIZE = {"sd-v1-4": "SD1", "sd-v2-1-base": "SD2", "sd-v2-1": "SD2_V"}
 MODELS = ("mini", *FULL_SIZE)
@@ -131,6 +131,25 @@ def load(
             jit,
         )
     return building.assemble(checkpoint, numerics=numerics, jit=jit)
+
+
+def outline(name: str | Path) -> Generator:
+    """A model without weights, in seconds and in no memory: for `xray.sitelist`, and not to be run.
+
+    Args:
+        name: as for `load`; the weights need not be there.
+
+    Example:
+        >>> sites_of(outline("sd-v1-4"))["unet/mid/attn.0/cross/weights"].shape
+        (2, 1, 8, 8, 8, 77)
+    """
+    check_environment()
+    from xray import architecture as architectures
+
+    if name in FULL_SIZE:
+        return building.outline(str(name), getattr(architectures, FULL_SIZE[name]))
+    checkpoint = open_checkpoint(name, weights=False)
+    return building.outline(checkpoint.name, checkpoint.architecture)
 
 
 def form_of(name: str | os.PathLike) -> str | None:

@@ -29,10 +29,11 @@ def assemble(
     Raises:
         ValueError: the files do not hold what a model of these sizes needs.
     """
+    from xray.architecture import unwritten
     from xray.generator import Generator
 
     arch, matrix = checkpoint.architecture, checkpoint.rgb_matrix
-    networks = build(arch, lambda shape: np.zeros(shape, np.float32))
+    networks = build(arch, unwritten)
     assign(networks, checkpoint.components)
     return Generator(
         checkpoint.name,
@@ -83,6 +84,15 @@ def random_model(
     )
 
 
+def outline(name: str, arch: Architecture) -> Generator:
+    """A model without weights, to be traced and never run: what it would compute is undefined."""
+    from xray.architecture import unwritten
+    from xray.generator import Generator
+
+    networks = build(arch, unwritten)
+    return Generator(name, arch, None, **networks, digest="unwritten", jit=pays_to_compile(arch))
+
+
 class _QuickNormal:
     """Normal numbers by the billion: one block of a million, repeated from random places.
 
@@ -102,7 +112,7 @@ def pays_to_compile(arch: Architecture) -> bool:
     return arch.widths[0] >= 256
 
 
-def build(arch: Architecture, fill: Callable[[tuple[int, ...]], np.ndarray]) -> dict[str, Any]:
+def build(arch: Architecture, fill: Callable[[tuple[int, ...]], Any]) -> dict[str, Any]:
     """The networks of these sizes, their kernels and embeddings from ``fill(shape)``."""
     from xray import architecture as a
 
@@ -143,8 +153,9 @@ def assign(networks: dict[str, Any], components: dict[str, Component]) -> None:
         raise ValueError("; ".join(problems))
     report = _reporter("reading weights")
     for done, (key, variable, component, theirs) in enumerate(wanted):
-        value = component.tensors[theirs].read()
-        variable.assign(as_keras(key, value, variable.shape, component.keras).astype(np.float32))
+        value = _value(key, component.tensors[theirs], variable.shape, component.keras)
+        variable.assign(_shared(value))
+        del value  # it is the variable's now
         report(done + 1, len(wanted))
     report(None, len(wanted))
 
@@ -155,10 +166,35 @@ def reader(components: dict[str, Component]) -> Callable[[str, tuple[int, ...]],
 
     def read(key: str, shape: tuple[int, ...]) -> np.ndarray:
         component = parts[key.split("/")[0]]
-        value = component.tensors[component.name_of(key)].read()
-        return as_keras(key, value, shape, component.keras).astype(np.float32)
+        return _value(key, component.tensors[component.name_of(key)], shape, component.keras)
 
     return read
+
+
+def _value(key: str, tensor: Tensor, shape: tuple[int, ...], keras: bool) -> np.ndarray:
+    """What a variable is to hold, of a tensor in a file: in one pass turned and made float32."""
+    value = _aligned(shape)
+    np.copyto(value, as_keras(key, tensor.read(), shape, keras), casting="unsafe")
+    return value
+
+
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """Unwritten float32 that begin in memory where TensorFlow's tensors do, at multiples of 64."""
+    count = math.prod(shape)
+    room = np.empty(count + 16, np.float32)
+    start = -room.ctypes.data % 64 // 4
+    return room[start : start + count].reshape(shape)
+
+
+def _shared(value: np.ndarray) -> Any:
+    """A tensor on an array's own memory.
+
+    A variable that is assigned an array copies it, and the system's first touch of so many small
+    pages takes longer than all reading; NumPy asks for large ones.
+    """
+    import tensorflow as tf
+
+    return tf.experimental.dlpack.from_dlpack(value.__dlpack__())
 
 
 def _differences(held: dict[str, Tensor], shapes: dict[str, list[tuple[int, ...]]]) -> str:

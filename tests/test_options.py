@@ -1,0 +1,107 @@
+"""What is wrong with an experiment's options is told in one line, before its model is opened."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import running
+from typer.testing import CliRunner
+
+from xray.experiment import Experiment
+from xray.resources import shipped
+
+LONG = "star " * 100
+
+
+@pytest.fixture
+def refused(monkeypatch, tmp_path):
+    """Run a script that must not come to open its model; what it says."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Experiment, "load", lambda self, model: pytest.fail("the model was opened"))
+
+    def run(name, *arguments):
+        told = CliRunner().invoke(running.app(name), [str(argument) for argument in arguments])
+        assert told.exit_code == 2, told.output
+        assert not Path("runs").exists()
+        return told.stderr
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("denoising_steps", ["--prompt", ""], "the prompt is empty"),
+        ("denoising_steps", ["--prompt", LONG], "100 tokens, 78 more than the 22"),
+        ("denoising_steps", ["--prompt", "a star \udce9"], "half of a surrogate pair"),
+        ("denoising_steps", ["--negative", LONG], "100 tokens"),
+        ("denoising_steps", ["--guidance", "nan"], "guidance must be a number, got nan"),
+        ("denoising_steps", ["--guidance", "inf"], "guidance must be a number, got inf"),
+        ("denoising_steps", ["--steps", 0], "--steps"),
+        ("denoising_steps", ["--seed", -1], "--seed"),
+        ("denoising_steps", ["--width", 100], "multiples of 64, got 100"),
+        ("denoising_steps", ["--sampler", "dim"], "sampler 'dim' is not one of ddim"),
+        ("denoising_steps", ["--model", "minni"], "mini, sd-v1-4"),
+        ("record_generation", ["--eta", 0.5, "--sampler", "heun"], "heun puts no noise back"),
+        ("record_generation", ["--eta", "nan"], "--eta"),
+        ("record_generation", ["--spacing", "karras"], "for samplers of noise levels"),
+        ("record_generation", ["--record", "smapler/*"], "'smapler/*' names no site"),
+        ("guidance", ["--negative", "grass", "--negative", LONG], "100 tokens"),
+        ("guidance", ["--scale", 3, "--scale", "nan"], "scale must be a number, got nan"),
+        ("guidance", ["--interval", 5, 2], "5 to 2"),
+        ("image_to_image", ["--strength", 0], "strength must be above 0 and at most 1, got 0"),
+        ("image_to_image", ["--other", " "], "the prompt is empty"),
+        ("text_interpolation", ["--other", LONG], "100 tokens"),
+        ("text_encoder", ["--other", LONG], "100 tokens"),
+        ("forward_process", ["--prompt", LONG], "100 tokens"),
+        ("latent_walk", ["--prompt", "a star", "--prompt", LONG], "100 tokens"),
+        ("latent_walk", ["--hold", "inf"], "hold must be a number, got inf"),
+        ("latent_walk", ["--angle", "nan"], "angle must be a number"),
+        ("latent_walk", ["--easing", "bouncy"], "not one of linear, smooth"),
+        ("noise_corruption", ["--amplitude", 0], "amplitude must be above 0, got 0"),
+        ("noise_corruption", ["--share", 2], "share must be above 0 and at most 1, got 2"),
+        ("embedding_similarity", ["--vector", "mean"], "not one of pooled, whole"),
+    ],
+)
+def test_it_is_refused(refused, name, arguments, said):
+    assert said in refused(name, *arguments)
+
+
+def test_results_are_not_lost_to_a_run_that_is_refused_for_them(refused, tmp_path):
+    (tmp_path / "mine").touch()
+    for name in (path.stem for path in shipped("experiments").glob("*.py")):
+        assert "not empty" in refused(name, "--out", tmp_path)
+
+
+def test_an_empty_text_is_a_text_where_it_means_something(monkeypatch, tmp_path):
+    """Guidance starts from it, and it can be compared with others."""
+    opened = []
+    monkeypatch.setattr(Experiment, "load", lambda self, model: opened.append(self.name) or 1 / 0)
+    for name, option in (
+        ("denoising_steps", "--negative"),
+        ("text_encoder", "--prompt"),
+        ("text_interpolation", "--other"),
+    ):
+        arguments = [option, "", "--out", str(tmp_path / name)]
+        assert isinstance(
+            CliRunner().invoke(running.app(name), arguments).exception, ZeroDivisionError
+        )
+    assert opened == ["denoising_steps", "text_encoder", "text_interpolation"]
+
+
+@pytest.mark.parametrize("arguments", [["--prompt", LONG], ["--guidance", "nan"]])
+def test_tensorflow_is_not_imported_for_it(arguments, tmp_path):
+    path = shipped("experiments") / "record_generation.py"
+    code = (
+        "import atexit, runpy, sys; sys.argv = sys.argv[1:];"
+        "atexit.register(lambda: print(sorted({'tensorflow', 'keras'} & set(sys.modules))));"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(path), *arguments],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert (told.returncode, told.stdout) == (2, "[]\n")
