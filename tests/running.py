@@ -15,7 +15,7 @@ from xray.resources import shipped
 
 def run(monkeypatch, model, name: str, *arguments):
     """What typing ``python experiments/NAME.py ARGUMENTS`` gives: exit code and output."""
-    monkeypatch.setattr(Experiment, "load", lambda self, which: model)
+    monkeypatch.setattr(Experiment, "load", lambda self, which, **asked: model)
     main = runpy.run_path(str(shipped("experiments") / f"{name}.py"))["main"]
     return CliRunner().invoke(script.app(main), [str(argument) for argument in arguments])
 
