@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import csv
+import runpy
 
 import numpy as np
 import pytest
 from running import run, summary
+from typer.testing import CliRunner
 
+from xray import script
+from xray.experiment import Experiment
 from xray.networks import variables
+from xray.resources import shipped
 from xray.studies import pipeline_map as study
 from xray.studies import pipeline_map_figures as drawn
 
@@ -123,26 +128,25 @@ def test_the_script_writes_the_table_and_the_figures(monkeypatch, tmp_path, mode
     assert "unet/mid/attn.0" in result.stdout
 
 
-def test_no_weights_are_asked_for_and_bad_sizes_are_refused(monkeypatch, tmp_path, model):
-    from xray.experiment import Experiment
-
-    told = run(monkeypatch, model, "pipeline_map", "--help")
-    assert "--download" not in told.stdout and "--model" in told.stdout
-    refused = run(monkeypatch, model, "pipeline_map", "--width", 100, "--out", tmp_path / "run")
-    assert refused.exit_code == 2 and "multiples of 64" in refused.stderr
-    refused = run(monkeypatch, model, "pipeline_map", "--model", "nowhere")
-    assert refused.exit_code == 2 and "nowhere" in refused.stderr
-
+def test_no_weights_are_asked_for(monkeypatch, tmp_path, model):
     asked = []
-    loaded = lambda self, *name, **how: asked.append((*name, how)) or model  # noqa: E731
-    run(monkeypatch, model, "pipeline_map", "--help")  # imports the script once
-    with monkeypatch.context() as patched:
-        import running
-        from typer.testing import CliRunner
-
-        patched.setattr(Experiment, "load", loaded)
-        main = running.runpy.run_path(str(running.shipped("experiments") / "pipeline_map.py"))
-        app = running.script.app(main["main"])
-        arguments = ["--model", "sd-v1-4", "--repeats", "0", "--out", str(tmp_path / "run")]
-        assert CliRunner().invoke(app, arguments).exit_code == 0
+    monkeypatch.setattr(
+        Experiment, "load", lambda self, *name, **how: asked.append((*name, how)) or model
+    )
+    app = script.app(runpy.run_path(str(shipped("experiments") / "pipeline_map.py"))["main"])
+    assert "--download" not in CliRunner().invoke(app, ["--help"]).stdout
+    arguments = ["--model", "sd-v1-4", "--repeats", "0", "--out", str(tmp_path / "run")]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
     assert asked == [("sd-v1-4", {"weights": None})]
+
+
+def test_bad_sizes_and_models_are_refused(monkeypatch, tmp_path, model):
+    for option, value, said in (
+        ("--width", 100, "multiples of 64"),
+        ("--model", "nowhere", "nowhere"),
+        ("--repeats", -1, "--repeats"),
+    ):
+        out = tmp_path / "run"
+        refused = run(monkeypatch, model, "pipeline_map", option, value, "--out", out)
+        assert refused.exit_code == 2 and said in refused.stderr
+    assert not (tmp_path / "run").exists()

@@ -203,9 +203,11 @@ def costs_figure(parts: dict[str, Measured], model: str) -> Figure:
     """A bar for each block, networks side by side: parameters, multiply-adds, memory, time."""
     timed = all(part.seconds is not None for part in parts.values())
     blocks = [block for part in parts.values() for block in part.net.blocks]
+    large = max(block.multiply_adds for block in blocks) > 1e10
+    unit, factor = ("thousand millions", 1e-9) if large else ("millions", 1e-6)
     columns: list[tuple[str, str, float, list[float]]] = [
         ("Parameters", "millions", 1e-6, [block.parameters for block in blocks]),
-        ("Multiply-adds", "millions", 1e-6, [block.multiply_adds for block in blocks]),
+        ("Multiply-adds", unit, factor, [block.multiply_adds for block in blocks]),
         ("Tensors alive at once", "megabytes", 1e-6, [block.peak_bytes for block in blocks]),
     ]
     if timed:
