@@ -20,7 +20,7 @@ def app(name: str):
 
 def run(monkeypatch, model, name: str, *arguments):
     """What typing ``python experiments/NAME.py ARGUMENTS`` gives: exit code and output."""
-    monkeypatch.setattr(Experiment, "load", lambda self, which: model)
+    monkeypatch.setattr(Experiment, "load", lambda self, which, **asked: model)
     return CliRunner().invoke(app(name), [str(argument) for argument in arguments])
 
 

@@ -50,7 +50,7 @@ class Experiment:
     svg: bool = False
     clock: Clock = field(default_factory=Clock)
 
-    def load(self, model: str) -> Generator:
+    def load(self, model: str, **asked: Any) -> Generator:
         """Open a model, as `xray.load`, without TensorFlow's start-up lines."""
         with quiet_tensorflow():
             # `load` would import them too; here the clock can tell them from the weights.
@@ -59,7 +59,7 @@ class Experiment:
             self.clock.lap("import")
             from xray.checkpoints import load
 
-            generator = load(model)
+            generator = load(model, **asked)
         self.clock.lap("load")
         return generator
 

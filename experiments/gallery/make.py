@@ -31,8 +31,13 @@ SHOWN: dict[str, tuple[list[str], dict[str, str]]] = {
     "image_decoder": ([], {"figures/constants.png": "image_decoder.png"}),
     "image_encoder": ([], {"figures/channels.png": "image_encoder.png"}),
     "image_to_image": ([], {"figures/resumed.png": "image_to_image.png"}),
+    "latent_interpolation": ([], {"figures/pictures.png": "latent_interpolation.png"}),
     "latent_walk": (["--loop", "--caption", "--inset", "latent"], {"film.gif": "latent_walk.gif"}),
     "noise_corruption": ([], {"figures/grid.png": "noise_corruption.png"}),
+    "pipeline_map": (
+        ["--model", "sd-v1-4", "--repeats", "0"],
+        {"figures/map.png": "pipeline_map.png"},
+    ),
     "samplers": ([], {"figures/paths.png": "samplers.png"}),
     "stabilizing_noise": ([], {"figures/pictures.png": "stabilizing_noise.png"}),
     "text_encoder": ([], {"figures/tokens.png": "text_encoder.png"}),

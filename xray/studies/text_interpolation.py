@@ -148,30 +148,41 @@ def between(
 def pictures(
     model: Generator,
     embeddings: np.ndarray,
+    starts: np.ndarray | None = None,
     *,
+    most: int | None = None,
     tick: Callable[..., object] = lambda *_: None,
     **asked: Any,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One picture for each embedding, a batch at a time.
 
+    Args:
+        embeddings: (n, token, channel).
+        starts: (n, h/8, w/8, 4), where each run starts; by default in the noise of one seed.
+        most: pictures in a batch.
+
     Returns:
         Latents (n, h/8, w/8, 4) and pixels uint8 (n, h, w, 3).
     """
-    count = at_once(model, len(embeddings), asked.get("width"), asked.get("height"))
+    count = at_once(model, len(embeddings), asked.get("width"), asked.get("height"), most)
     latents, images = [], []
     for start in range(0, len(embeddings), count):
         # The last batch is filled up: another size would be compiled again.
         rows = np.minimum(np.arange(start, start + count), len(embeddings) - 1)
+        if starts is not None:
+            asked["latent"] = starts[rows]
         trace = model.generate(list(embeddings[rows]), record=[], progress=tick, **asked)
         latents.append(trace["sampler/out"].values)
         images.append(trace["image"].values)
     return np.concatenate(latents)[: len(embeddings)], np.concatenate(images)[: len(embeddings)]
 
 
-def at_once(model: Generator, total: int, width: int | None, height: int | None) -> int:
+def at_once(
+    model: Generator, total: int, width: int | None, height: int | None, most: int | None = None
+) -> int:
     """Pictures in a batch: of all batches the same, one for what is as large as 512×512."""
     pixels = (width or model.architecture.size) * (height or model.architecture.size)
-    return max(1, min(AT_ONCE, total, 512 * 512 // pixels))
+    return max(1, min(most or AT_ONCE, total, 512 * 512 // pixels))
 
 
 def batches(model: Generator, frames: int, width: int | None, height: int | None) -> int:
