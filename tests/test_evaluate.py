@@ -16,6 +16,7 @@ from xray.miniature.evaluate import (
     Bench,
     Row,
     autoencoder_part,
+    contact_sheet,
     diversity_part,
     follows,
     guidance_part,
@@ -27,7 +28,7 @@ from xray.miniature.evaluate import (
     write_report,
 )
 from xray.miniature.judge import main as train_judge
-from xray.miniature.scenes import SIDE, contact_sheet, held_out, image, scene
+from xray.miniature.scenes import SIDE, held_out, image, scene
 from xray.miniature.scoring import Seen, truth
 from xray.tokenizer import Tokenizer, train_merges
 
@@ -108,14 +109,16 @@ def test_each_caption_gets_its_own_picture_across_batches(bench):
     assert np.array_equal(made.draw(scenes), np.stack([image(s) for s in scenes]))
 
 
-def test_pictures_are_there_to_be_looked_at(bench):
+def test_pictures_are_there_to_be_looked_at_with_their_captions(bench):
     made = bench(PerfectRenderer())
     pictures_part(made)
-    from PIL import Image
-
-    sheet = np.asarray(Image.open(made.out / "pictures.png"))
-    first = made.scenes(30, 3)
-    assert np.array_equal(sheet, np.asarray(contact_sheet([image(s) for s in first])))
+    assert (made.out / "pictures.png").stat().st_size > 10_000
+    scenes = [scene(k) for k in range(8)]
+    figure = contact_sheet([image(s) for s in scenes], [s.caption for s in scenes], "told")
+    for axes, s in zip(figure.axes, scenes, strict=True):
+        assert np.array_equal(axes.images[0].get_array(), image(s))
+    texts = [" ".join(text.get_text().split()) for text in figure.texts]
+    assert texts[-8:] == [s.caption for s in scenes] and "told" in texts
 
 
 def test_guidance_must_make_a_difference(bench):

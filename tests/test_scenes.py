@@ -24,7 +24,6 @@ from xray.miniature.scenes import (
     Object,
     Scene,
     caption_pairs,
-    contact_sheet,
     held_out,
     holds,
     image,
@@ -324,13 +323,6 @@ def test_drawing_leaves_the_cached_background_alone():
     empty = image(Scene("night", 5, (), None, ()))
     image(Scene("night", 5, one().objects, None, ()))
     assert np.array_equal(image(Scene("night", 5, (), None, ())), empty)
-
-
-def test_contact_sheet_puts_pictures_in_rows():
-    red, blue = (np.full((8, 8, 3), rgb, np.uint8) for rgb in ((255, 0, 0), (0, 0, 255)))
-    sheet = np.asarray(contact_sheet([red, red, blue], columns=2))
-    assert sheet.shape == (20, 20, 3)
-    assert (sheet[:8, 12:] == red).all() and (sheet[12:, :8] == blue).all()
 
 
 # -------------------------------------------------------------------------------------- captions

@@ -95,8 +95,8 @@ class Sheet:
                     page.picture(figure, x, y, self.width, self.height, np.asarray(pixels))
         for row, line in enumerate(captions):
             for column, words in enumerate(line):
-                x, y = self.x(column) + self.width / 2, self.y(row, top) - 0.16
-                page.text(figure, x, y, words, size=9, color=QUIET, ha="center")
+                x, y = self.x(column) + self.width / 2, self.y(row, top) - 0.05
+                page.text(figure, x, y, words, size=9, color=QUIET, ha="center", va="top")
         for row, name in enumerate(row_names):
             x, y = self.left - 0.12, self.y(row, top) + self.height / 2
             first, second = _pair(name)

@@ -27,6 +27,7 @@ import inspect
 import itertools
 import json
 import math
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -34,16 +35,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from xray import fidelity
+from xray import fidelity, page
 from xray.checkpoints import load
 from xray.generator import Generator
 from xray.miniature import grounding, metrics
 from xray.miniature.judge import accuracy, load_judge, round_trip
-from xray.miniature.scenes import Scene, caption_pairs, contact_sheet, image, scene
+from xray.miniature.scenes import Scene, caption_pairs, image, scene
 from xray.miniature.scoring import Seen, score, shares, statement
 from xray.miniature.train import Budget, training_scenes
 from xray.miniature.training import stream_seed
+from xray.sheet import Sheet
 
 STEPS, FEWER_STEPS = 25, 10
 GUIDANCES = (1.0, 2.0, 3.0, 5.0, 7.5)
@@ -222,7 +225,9 @@ _REACH = {
 def pictures_part(bench: Bench) -> tuple[list[Row], Any]:
     scenes = bench.scenes(bench.sizes.captions, 3)
     pictures = bench.draw(scenes)
-    contact_sheet(list(pictures[:36])).save(bench.out / "pictures.png")
+    captions = [s.caption for s in scenes[:36]]
+    told = f"The first captions of the evaluation; no training scene had them · {STEPS} steps"
+    contact_sheet(pictures, captions, told).savefig(bench.out / "pictures.png")
     usual = follows(pictures, scenes, bench.judge)
     held_out = bench.followed(bench.scenes(bench.sizes.captions, 4, "held_out"))
     fewer = bench.followed(scenes, steps=FEWER_STEPS)
@@ -241,7 +246,6 @@ def pictures_part(bench: Bench) -> tuple[list[Row], Any]:
     rows.append(Row("held-out combinations: all right", *held_out["all right"], "%", 0.70))
     least = usual["all right"][0] - 0.05
     rows.append(Row(f"at {FEWER_STEPS} steps: all right", *fewer["all right"], "%", least))
-    captions = [s.caption for s in scenes[:36]]
     return rows, {
         "usual": usual,
         "held_out": held_out,
@@ -251,11 +255,24 @@ def pictures_part(bench: Bench) -> tuple[list[Row], Any]:
     }
 
 
+def contact_sheet(pictures: Sequence[np.ndarray], captions: Sequence[str], told: str) -> Figure:
+    """Pictures with their captions, six in a row: as many as there are captions."""
+    rows = -(-len(captions) // 6)
+    sheet = Sheet(rows=rows, columns=6, head=0.1, caption=0.6)
+    below = sheet.tall + page.MARGIN
+    figure = page.new("What the miniature draws", [told], below=below)
+    wrapped = [textwrap.fill(caption, 25) for caption in captions]
+    by_row = [slice(start, start + 6) for start in range(0, len(captions), 6)]
+    shown = pictures[: len(captions)]
+    sheet.draw(figure, below, [shown[k] for k in by_row], captions=[wrapped[k] for k in by_row])
+    return figure
+
+
 def guidance_part(bench: Bench) -> tuple[list[Row], Any]:
     default = inspect.signature(Generator.generate).parameters["guidance"].default
     scenes = bench.scenes(bench.sizes.curve, 5)
     curve = {g: bench.followed(scenes, guidance=g) for g in sorted({*GUIDANCES, default})}
-    _curve_figure(curve, default, bench.out / "guidance.png")
+    guidance_figure(curve, default).savefig(bench.out / "guidance.png")
     without = curve[1.0]["all right"][0]
     rows = []
     for g, followed in curve.items():
@@ -404,18 +421,18 @@ def _attention_tables(details: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _curve_figure(curve: dict[float, dict], default: float, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 3), layout="constrained")
-    axes = figure.subplots()
-    for name in ("things", "colours", "relations", "all right"):
+def guidance_figure(curve: dict[float, dict], default: float) -> Figure:
+    """Shares that are right over guidance scales."""
+    figure = page.new("How far pictures follow captions, by guidance", below=3.9)
+    axes = page.style(page.axes(figure, 0.8, 0.6, 5.5, 3.0), x="guidance scale", y="right, %")
+    names = ("things", "colours", "relations", "all right")
+    for name, colour, dash in zip(names, page.CYCLE, page.DASHES):
         shown = {g: 100 * f[name][0] for g, f in curve.items() if name in f}
-        axes.plot(list(shown), list(shown.values()), marker="o", label=name)
-    axes.axvline(default, color="0.8", zorder=0)
-    axes.set(xlabel="guidance scale", ylabel="right, %", ylim=(0, 102))
-    axes.legend()
-    figure.savefig(path, dpi=150)
+        axes.plot(list(shown), list(shown.values()), color=colour, ls=dash, marker="o", label=name)
+    axes.axvline(default, color=page.FAINT, zorder=0)
+    axes.set_ylim(0, 102)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False, title="grey: default")
+    return figure
 
 
 def main(arguments: list[str] | None = None) -> None:

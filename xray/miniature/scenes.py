@@ -396,17 +396,6 @@ def render(scene: Scene, size: int = SIDE) -> Rendered:
     return Rendered(np.asarray(canvas), visible, background, masks)
 
 
-def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 6) -> Image.Image:
-    """Pictures of one size, (y, x, 3) uint8, side by side, row by row."""
-    height, width = pictures[0].shape[:2]
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * (width + 4) - 4, rows * (height + 4) - 4), "white")
-    for k, picture in enumerate(pictures):
-        place = (k % columns * (width + 4), k // columns * (height + 4))
-        sheet.paste(Image.fromarray(picture), place)
-    return sheet
-
-
 # --------------------------------------------------------------------------------- caption pairs
 
 
