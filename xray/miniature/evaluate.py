@@ -258,10 +258,10 @@ def pictures_part(bench: Bench) -> tuple[list[Row], Any]:
 def contact_sheet(pictures: Sequence[np.ndarray], captions: Sequence[str], told: str) -> Figure:
     """Pictures with their captions, six in a row: as many as there are captions."""
     rows = -(-len(captions) // 6)
-    sheet = Sheet(rows=rows, columns=6, head=0.1, caption=0.6)
+    sheet = Sheet(rows=rows, columns=6, head=0.1, caption=0.75, gap=0.1)
     below = sheet.tall + page.MARGIN
     figure = page.new("What the miniature draws", [told], below=below)
-    wrapped = [textwrap.fill(caption, 25) for caption in captions]
+    wrapped = [textwrap.fill(caption, 22) for caption in captions]
     by_row = [slice(start, start + 6) for start in range(0, len(captions), 6)]
     shown = pictures[: len(captions)]
     sheet.draw(figure, below, [shown[k] for k in by_row], captions=[wrapped[k] for k in by_row])
