@@ -20,7 +20,7 @@ LONG = "star " * 100
 def refused(monkeypatch, tmp_path):
     """Run a script that must not come to open its model; what it says."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Experiment, "load", lambda self, model: pytest.fail("the model was opened"))
+    monkeypatch.setattr(Experiment, "load", lambda *_, **__: pytest.fail("the model was opened"))
 
     def run(name, *arguments):
         told = CliRunner().invoke(running.app(name), [str(argument) for argument in arguments])
@@ -64,6 +64,13 @@ def refused(monkeypatch, tmp_path):
         ("noise_corruption", ["--amplitude", 0], "amplitude must be above 0, got 0"),
         ("noise_corruption", ["--share", 2], "share must be above 0 and at most 1, got 2"),
         ("embedding_similarity", ["--vector", "mean"], "not one of pooled, whole"),
+        ("samplers", ["--sampler", "ddim", "--sampler", "dim"], "sampler 'dim' is not one of ddim"),
+        ("samplers", ["--spacing", "karras"], "not one that every sampler takes"),
+        ("samplers", ["--prompt", LONG], "100 tokens"),
+        ("stabilizing_noise", ["--eta", 2], "--eta"),
+        ("stabilizing_noise", ["--picture", "nowhere.png"], "no picture at nowhere.png"),
+        ("latent_interpolation", ["--other-picture", "nowhere.png"], "no picture at nowhere.png"),
+        ("pipeline_map", ["--model", "minni"], "mini, sd-v1-4"),
     ],
 )
 def test_it_is_refused(refused, name, arguments, said):

@@ -9,7 +9,7 @@ here, the rest by `generate`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -136,13 +136,13 @@ def check_sampling(given: Mapping[str, Any]) -> None:
     Args:
         given: the options of a script, by name.
     """
-    if "sampler" in given:
-        from xray.batch import eta_of
-        from xray.samplers import sampler_named
+    from xray.batch import eta_of
+    from xray.samplers import sampler_named
 
-        eta_of(given["sampler"], given.get("eta"))
-        if given.get("spacing") is not None:
-            sampler_named(given["sampler"]).timesteps(given["steps"], given["spacing"])
+    for name in _each(given.get("sampler")):
+        eta_of(name, given.get("eta"))
+        for steps in _each(given["steps"]) if given.get("spacing") else ():
+            sampler_named(name).timesteps(steps, given["spacing"])
 
 
 def check_prompts(given: Mapping[str, Any]) -> None:
@@ -151,14 +151,20 @@ def check_prompts(given: Mapping[str, Any]) -> None:
     Args:
         given: the options of a script, by name.
     """
-    values = [given[name] for name in TEXTS if given.get(name)]
-    texts = [text for v in values for text in ([v] if isinstance(v, str) else v)]
+    texts = [text for name in TEXTS for text in _each(given.get(name)) if text]
     if texts:
         from xray.checkpoints import open_checkpoint
 
         tokenizer = open_checkpoint(given["model"], weights=False).tokenizer
         for text in texts if tokenizer else ():
             tokenizer.tokens(text)
+
+
+def _each(option: Any) -> Sequence[Any]:
+    """The values of an option that may be given once, several times or not at all."""
+    if option is None:
+        return ()
+    return option if isinstance(option, (list, tuple)) else (option,)
 
 
 # ------------------------------------------------------------------------------------ the options
