@@ -53,17 +53,20 @@ def main(
     svg: options.Svg = False,
 ) -> None:
     with experiment("embedding_similarity", out, overwrite=overwrite, svg=svg) as this:
+        from xray.studies import embedding_similarity as study
+
         read = prompts.read(source)
+        study.enough(read)
         print(f"{len(read.texts)} prompts, {read.empty} empty lines and {read.repeated} repeated")
         generator = this.load(model)
         from xray.progress import counted
-        from xray.studies import embedding_similarity as study
         from xray.studies.embedding_similarity_figures import figures
 
         with counted("prompts", len(read.texts)) as tick:
             data = study.compare(generator, read, vector, seed=seed, tick=tick)
-        pair = first or read.texts[0], second or read.texts[1]
-        apart = study.difference(generator, *pair)
+        first = read.texts[0] if first is None else first
+        second = read.texts[1] if second is None else second
+        apart = study.difference(generator, first, second)
         this.clock.lap("vectors and maps")
 
         drawn = figures(data, apart, generator)
@@ -81,7 +84,7 @@ def main(
             "model": model, "digest": generator.digest, "prompts": read.name, "vector": vector,
             "count": len(read.texts), "empty": read.empty, "repeated": read.repeated,
             "cut": int(data["cut"].sum()), "seed": seed, "groups": groups,
-            "difference": list(pair),
+            "difference": [first, second],
         })  # fmt: skip
 
 

@@ -62,13 +62,12 @@ def main(
         asked = {"steps": steps, "sampler": sampler, "width": width, "height": height}
         seeds = range(seed, seed + images)
         scales = sorted({1.0, guidance, *scale})
-        count = 1 + images * (len(scales) + len(negative) + 3)
         timesteps = generator.plan(prompt, guidance=guidance, **asked).timesteps[:-1]
         parts = study.intervals(guidance, *interval, timesteps, generator.schedule)
         avoid = {f"not “{n}”": {"guidance": guidance, "negative": n} for n in negative}
         choices = {f"{s:g}": {"guidance": s} for s in scales} | avoid
         choices |= {name: {"guidance": by_step} for name, by_step in parts.items()}
-        with counted("pictures", count * steps) as tick:
+        with counted("pictures", (1 + images * len(choices)) * steps) as tick:
             made = study.pictures(generator, prompt, choices, seeds, tick, **asked)
             trace = generator.generate(prompt, guidance=guidance, seed=seed, **asked, progress=tick)
         this.clock.lap("pictures")

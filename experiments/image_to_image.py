@@ -35,7 +35,11 @@ def main(
         ),
     ] = (0.2, 0.4, 0.6, 0.8, 1.0),
     paint: Annotated[
-        str, typer.Option(help="Where: left,top,right,bottom, or a picture that is light there.")
+        str,
+        typer.Option(
+            help="Where: left,top,right,bottom, or a picture that is light there.",
+            callback=options.known_mask,
+        ),
     ] = "0.5,0.25,1,0.75",
     model: options.Model = "mini",
     images: options.Images = 3,
@@ -69,9 +73,11 @@ def main(
             generator.plan(each, **asked)  # what is wrong is said before anything is made
         taken_up = sorted({steps * i // 5 for i in range(5)})
         left, seeds = [steps - k for k in taken_up], range(seed, seed + images)
+        strengths = sorted(set(strength))
         total = steps * (2 + images) + 2 * sum(left) + 3 * sum(left[:3])
-        with counted("steps", total + round(steps * sum(strength))) as tick:
-            parts = [study.by_strength(generator, prompt, pixels, strength, tick, **asked)]
+        total += sum(max(1, round(share * steps)) for share in strengths)
+        with counted("steps", total) as tick:
+            parts = [study.by_strength(generator, prompt, pixels, strengths, tick, **asked)]
             run = generator.generate(prompt, progress=tick, **asked)
             noisy = generator.generate(prompt, eta=1.0, progress=tick, **asked)
             changes = {

@@ -40,7 +40,10 @@ def main(
         ),
     ] = "linear",
     angle: Annotated[
-        float, Option(help="Degrees a frame, of a random walk.", callback=options.number())
+        float,
+        Option(
+            help="Degrees a frame, of a random walk.", callback=options.number(above=0, most=90)
+        ),
     ] = 8.0,
     caption: Annotated[bool, Option("--caption", help="The prompt under the picture.")] = False,
     inset: Annotated[str, Option(help="latent, or a word for its heat map.")] = "",
@@ -63,18 +66,21 @@ def main(
     with experiment("latent_walk", out, overwrite=overwrite or resume, svg=svg) as this:
         from xray import walks
         from xray.progress import bar
+        from xray.rendering import render, tokens_with
 
         way = {"frames": frames, "noise": noise, "loop": loop}
         walks.order_of_stops(prompt, seed, **way)
+        word = None if inset in ("", "latent") else inset
+        if word and (tokenizer := options.tokenizer_of(model)):
+            tokens_with(tokenizer, prompt, word)
         way |= {"easing": easing, "angle": angle, "width": width, "height": height}
         generator = this.load(model)
         from xray.frames import Frames
-        from xray.rendering import render
         from xray.studies import latent_walk as study
 
         walk = walks.plan(generator, prompt, seed, **way)
         asked = {"steps": steps, "guidance": guidance, "sampler": sampler, "eta": eta}
-        asked |= {"negative": negative, "word": None if inset in ("", "latent") else inset}
+        asked |= {"negative": negative, "word": word}
         settings = {"prompt": prompt, "seed": seed, **way, **asked, "digest": generator.digest}
         if not resume:
             this.clear("frames", "film.*", "figures/*", "data.zarr", "summary.json")

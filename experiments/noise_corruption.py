@@ -55,8 +55,8 @@ def main(
         data = study.measure(
             generator,
             pixels,
-            amplitudes=sorted(amplitude),
-            shares=sorted(share),
+            amplitudes=sorted(set(amplitude)),
+            shares=sorted(set(share)),
             seed=seed,
             progress=bar("pictures"),
         )

@@ -30,8 +30,9 @@ def main(
     record: options.Record = ("sampler/*", "unet/**/cross/weights"),
     out: options.Out = None,
     overwrite: options.Overwrite = False,
+    svg: options.Svg = False,
 ) -> None:
-    with experiment("record_generation", out, overwrite=overwrite) as this:
+    with experiment("record_generation", out, overwrite=overwrite, svg=svg) as this:
         print(f"{prompt!r} by {model} in {steps} steps")
         generator = this.load(model)
         from xray import plots, summary
@@ -51,7 +52,7 @@ def main(
         store = this.folder / "trace.zarr"
         plan = generator.plan(prompt, **asked, store=store, overwrite=overwrite)
         print(f"recording {plan} to {store}")
-        this.clear("image.png", "summary.json", "figures/*.png")
+        this.clear("image.png", "summary.json", "figures/*")
         this.clock.lap("plan")
 
         trace = generator.generate(prompt, **asked, store=store, overwrite=overwrite)

@@ -23,7 +23,7 @@ import typer
 
 from xray import options, script
 from xray.experiment import experiment
-from xray.images import check_image, load_image
+from xray.images import load_image
 
 ETAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 PICTURES = tuple(f"scene:{seed}" for seed in range(6))
@@ -38,7 +38,10 @@ def main(
     ] = ETAS,
     picture: Annotated[
         list[str],
-        typer.Option(help="A real picture: a file, china, flower, scene:SEED; can be repeated."),
+        typer.Option(
+            help="A real picture: a file, china, flower, scene:SEED; can be repeated.",
+            callback=options.known_picture,
+        ),
     ] = PICTURES,
     model: options.Model = "mini",
     images: options.Images = 2,
@@ -52,8 +55,6 @@ def main(
     overwrite: options.Overwrite = False,
     svg: options.Svg = False,
 ) -> None:
-    for source in picture:
-        check_image(source)
     with experiment("stabilizing_noise", out, overwrite=overwrite, svg=svg) as this:
         print(f"{prompt!r} by {model} in {steps} steps, {images} times")
         generator = this.load(model)

@@ -37,13 +37,19 @@ def main(
     svg: options.Svg = False,
 ) -> None:
     with experiment("tokenizer", out, overwrite=overwrite, svg=svg) as this:
-        generator = this.load(model)
         from xray.studies import tokenizer as study
-        from xray.studies import tokenizer_figures as drawn
 
         merged, words = (word, word) if word else (study.MERGED, study.WORDS)
         yours = {"yours": study.pairs(spelling)} if spelling else {}
         spellings = yours | study.SPELLINGS
+        texts = study.phrases(spellings, phrase)
+        if tokenizer := options.tokenizer_of(model):  # what is wrong is said before it is opened
+            study.merges(tokenizer, merged)
+            for text in texts:
+                tokenizer.tokens(text)
+        generator = this.load(model)
+        from xray.studies import tokenizer_figures as drawn
+
         costs = study.spelling_costs(generator, spellings, phrase)
         measure = study.yardstick(costs)
         this.clock.lap("spellings")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xray.masks import read_mask
+from xray.masks import check_mask, read_mask
 
 
 def test_a_box_is_shares_of_the_sides():
@@ -39,10 +39,23 @@ def test_a_picture_is_inside_where_it_is_light(tmp_path):
         ("-1,0,1,1", ValueError, "shares from 0 to 1"),
         ("0,0,1,1", ValueError, "everything is inside"),
         ("0,0,0.01,0.01", ValueError, "nothing is inside"),
-        ("0,0,1", FileNotFoundError, "0,0,1"),
+        ("0,0,1", ValueError, "neither a picture nor a box"),
         ("no.png", FileNotFoundError, "no.png"),
     ],
 )
 def test_what_is_no_mask_is_refused(given, error, said):
     with pytest.raises(error, match=said):
         read_mask(given, 64, 64)
+    if "inside" in said:  # which depends on the size
+        check_mask(given)
+    else:
+        with pytest.raises(error, match=said):
+            check_mask(given)
+
+
+def test_a_file_may_have_commas_in_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pixels = np.repeat([0, 255], 32).astype(np.uint8)
+    Image.fromarray(np.tile(pixels, (64, 1))).save("0,0,1,1.png")
+    check_mask("0,0,1,1.png")
+    np.testing.assert_array_equal(read_mask("0,0,1,1.png", 64, 64)[0], pixels > 0)

@@ -6,9 +6,11 @@ read_mask("mask.png", 512, 512)              # painted where it is light
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
-from xray.images import load_image
+from xray.images import check_image, load_image
 from xray.pictures import resize_mask
 
 BLOCK = 8  # pixels along a place of the latent
@@ -30,21 +32,35 @@ def read_mask(mask: str, width: int, height: int) -> np.ndarray:
         OSError: no such file.
         ValueError: not a box, not a picture; nothing is inside, or everything.
     """
-    inside = _box(mask, width, height)
-    if inside is None:
+    if _is_picture(mask):
         inside = load_image(mask, width, height).mean(axis=-1) > 127.5
+    else:
+        left, top, right, bottom = _sides(mask)
+        y, x = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
+        inside = ((y > top) & (y < bottom))[:, None] & (x > left) & (x < right)
     places = resize_mask(inside, (height // BLOCK, width // BLOCK))
     if places.all() or not places.any():
         raise ValueError(f"{mask}: {'everything' if places.all() else 'nothing'} is inside")
     return places.repeat(BLOCK, axis=0).repeat(BLOCK, axis=1)
 
 
-def _box(mask: str, width: int, height: int) -> np.ndarray | None:
+def check_mask(mask: str) -> None:
+    """Refuse what `read_mask` refuses for any size, as far as a picture's header tells."""
+    if _is_picture(mask):
+        check_image(mask)
+    else:
+        _sides(mask)
+
+
+def _is_picture(mask: str) -> bool:
+    return "," not in mask or Path(mask).exists()
+
+
+def _sides(box: str) -> tuple[float, float, float, float]:
     try:
-        left, top, right, bottom = map(float, mask.split(","))
+        left, top, right, bottom = map(float, box.split(","))
     except ValueError:
-        return None
+        raise ValueError(f"{box} is neither a picture nor a box: left,top,right,bottom") from None
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise ValueError(f"{mask} is no box: left < right and top < bottom, shares from 0 to 1")
-    y, x = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
-    return ((y > top) & (y < bottom))[:, None] & (x > left) & (x < right)
+        raise ValueError(f"{box} is no box: left < right and top < bottom, shares from 0 to 1")
+    return left, top, right, bottom

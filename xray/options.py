@@ -11,11 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from xray.script import one_line_errors
+
+if TYPE_CHECKING:
+    from xray.tokenizer import Tokenizer
 
 # ------------------------------------------------------------------------- what an option may be
 
@@ -31,7 +34,7 @@ def number(*, above: float = -math.inf, most: float = math.inf) -> Callable:
 
     @one_line_errors
     def check(param: typer.CallbackParam, value: Any) -> Any:
-        for each in value if isinstance(value, (list, tuple)) else [value]:
+        for each in _each(value):
             if not (math.isfinite(each) and above < each <= most):
                 raise ValueError(f"{param.name} must be {wanted}, got {each}")
         return value
@@ -117,16 +120,25 @@ def whole_blocks(side: int | None) -> int | None:
 
 
 @one_line_errors
-def known_picture(source: str) -> str:
+def known_picture(source: Any) -> Any:
     from xray.images import check_image
 
-    check_image(source)
+    for each in _each(source):
+        check_image(each)
     return source
+
+
+@one_line_errors
+def known_mask(mask: str) -> str:
+    from xray.masks import check_mask
+
+    check_mask(mask)
+    return mask
 
 
 # -------------------------------------------------------------- what options may be together
 
-TEXTS = ("prompt", "negative", "other")
+TEXTS = ("prompt", "negative", "other", "words", "other_words")
 """What scripts call options that the text encoder reads."""
 
 
@@ -152,12 +164,16 @@ def check_prompts(given: Mapping[str, Any]) -> None:
         given: the options of a script, by name.
     """
     texts = [text for name in TEXTS for text in _each(given.get(name)) if text]
-    if texts:
-        from xray.checkpoints import open_checkpoint
+    tokenizer = tokenizer_of(given["model"]) if texts else None
+    for text in texts if tokenizer else ():
+        tokenizer.tokens(text)
 
-        tokenizer = open_checkpoint(given["model"], weights=False).tokenizer
-        for text in texts if tokenizer else ():
-            tokenizer.tokens(text)
+
+def tokenizer_of(model: str) -> Tokenizer | None:
+    """The tokenizer of a model, of which nothing else is read; None if it comes without."""
+    from xray.checkpoints import open_checkpoint
+
+    return open_checkpoint(model, weights=False).tokenizer
 
 
 def _each(option: Any) -> Sequence[Any]:
@@ -189,7 +205,11 @@ Guidance = Annotated[
         help="Scale of classifier-free guidance; 1 is none, at half the work.", callback=number()
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of the initial noise and all noise put back.")]
+Seed = Annotated[
+    int,
+    # scikit-learn takes no larger one.
+    typer.Option(min=0, max=2**32 - 1, help="Of the initial noise and all noise put back."),
+]
 Sampler = Annotated[
     str,
     typer.Option(

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xray import taps, wordmaps
-from xray.batch import prompt_tokens
 from xray.frames import Frames
 from xray.trace import Trace
 from xray.walks import Walk
 
 if TYPE_CHECKING:
     from xray.generator import Generator
+    from xray.tokenizer import Tokenizer
 
 BATCH_PIXELS = 4 * 128 * 128  # of all pictures of a batch: more at once is no faster on a CPU
 
@@ -60,7 +60,7 @@ def render(
         ValueError: no prompt has the word, or as `generate`.
         KeyboardInterrupt, …: whatever ends it, with a note of how many frames are kept.
     """
-    tokens = _tokens_of(model, walk, word) if word else []
+    tokens = tokens_with(model.tokenizer, walk.prompts, word) if word else []
     record = [_observed(tokens, word)] if word else []
     last = len(walk) - 1
     missing = frames.missing(len(walk))
@@ -104,12 +104,18 @@ def render(
     return len(todo)
 
 
-def _tokens_of(model: Generator, walk: Walk, word: str) -> list[list[dict[str, Any]]]:
-    """Each prompt's tokens as a trace has them; the word must be in one of them."""
+def tokens_with(
+    tokenizer: Tokenizer, prompts: Sequence[str], word: str
+) -> list[list[dict[str, Any]]]:
+    """Each prompt's tokens as a trace has them.
+
+    Raises:
+        ValueError: no prompt has the word; PromptTooLong, a kind of it.
+    """
     keys = ("text", "word", "word_index")
     tokens = [
-        [{key: getattr(token, key) for key in keys} for token in prompt_tokens(model, name, False)]
-        for name in walk.prompts
+        [{key: getattr(token, key) for key in keys} for token in tokenizer.tokens(prompt)]
+        for prompt in prompts
     ]
     if not any(_positions(each, word) for each in tokens):
         words = dict.fromkeys(t["word"] for each in tokens for t in each if t["word_index"] >= 0)

@@ -125,8 +125,9 @@ def ddpm(
 
     Args:
         evaluate, x, timesteps, schedule, fresh_noise, first_step: as for `ddim`.
-        eta: scale of the noise put back: 1 is DDPM; 0 leaves it out, and the picture collapses to
-            a blur, because the mean alone has too little variance for the next step.
+        eta: scale of the noise put back: 1 is DDPM; 0 leaves it out, and the latent has less and
+            less of the noise that the network is told of: things and detail go missing from the
+            picture (`xray.studies.stabilizing_noise.noise_left` says how much less).
 
     Returns:
         The clean latent, whatever ``timesteps[-1]`` is: the last step of DDPM adds no noise.

@@ -303,7 +303,7 @@ class Tokenizer:
                 f"encoder reads; {_shortened(lost)} would be cut off"
             )
             if not truncate:
-                message += ": shorten the prompt or pass truncate=True"
+                message += ": shorten the prompt (in Python, truncate=True cuts it)"
                 raise PromptTooLong(message, excess, lost)
             warnings.warn(message.replace("would be", "is"), stacklevel=2)
             prompt = prompt[:room]

@@ -62,9 +62,8 @@ def compare(
         van der Maaten & Hinton 2008, "Visualizing Data using t-SNE"; Kruskal 1964,
         "Multidimensional scaling by optimizing goodness of fit".
     """
+    enough(prompts)
     texts, count = prompts.texts, len(prompts.texts)
-    if count < FEWEST:
-        raise ValueError(f"{prompts.name} has {count} prompts; a map needs at least {FEWEST}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one for each prompt that is cut
         vectors = embeddings.vectors(model, texts, kind, truncate=True, tick=tick)
@@ -103,6 +102,12 @@ def compare(
         },
         attrs={"stress": stress, "kind": kind, "set": prompts.name, "groups_given": given},
     )
+
+
+def enough(prompts: Prompts) -> None:
+    """Refuse fewer than three prompts."""
+    if (count := len(prompts.texts)) < FEWEST:
+        raise ValueError(f"{prompts.name} has {count} prompts; a map needs at least {FEWEST}")
 
 
 # ----------------------------------------------------------------------- of vectors of norm 1

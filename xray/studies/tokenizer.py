@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from xray import embeddings, forward, page
+from xray import embeddings, page
 from xray.tokenizer import symbol_bytes
 
 if TYPE_CHECKING:
     from xray.generator import Generator
-    from xray.tokenizer import Tokenizer
+    from xray.tokenizer import MergeStep, Tokenizer
 
 MERGED = ("mushroom", "stargazer", "café", "🐟")
 WORDS = (
@@ -39,6 +39,7 @@ SPELLINGS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
 }
 YARDSTICK = "another word"
+MOST_DRAWN = 48  # bytes of a word
 
 
 class Spelling(NamedTuple):
@@ -77,11 +78,8 @@ def spelling_costs(
     Raises:
         ValueError: the phrase has no ``{}``; PromptTooLong, a kind of it, where one does not fit.
     """
-    if "{}" not in phrase:
-        raise ValueError(f"the phrase {phrase!r} has no {{}} where the words would stand")
     pairs = [(kind, *pair) for kind, pairs in spellings.items() for pair in pairs]
-    texts = [phrase.replace("{}", word) for _, *pair in pairs for word in pair]
-    vectors = embeddings.vectors(model, texts).reshape(len(pairs), 2, -1)
+    vectors = embeddings.vectors(model, phrases(spellings, phrase)).reshape(len(pairs), 2, -1)
     angles = embeddings.angle(vectors[:, 0], vectors[:, 1])
     counts = [[len(model.tokenizer.encode(word)) for word in pair] for _, *pair in pairs]
     readings = [[reading(model.tokenizer, word) for word in pair] for _, *pair in pairs]
@@ -89,6 +87,18 @@ def spelling_costs(
         Spelling(*pair, *count, *read, angle)
         for pair, count, read, angle in zip(pairs, counts, readings, angles.tolist(), strict=True)
     ]
+
+
+def phrases(spellings: Mapping[str, Iterable[tuple[str, str]]], phrase: str = PHRASE) -> list[str]:
+    """What the text encoder is given: every word and every variant, put into the phrase.
+
+    Raises:
+        ValueError: the phrase has no ``{}``.
+    """
+    if "{}" not in phrase:
+        raise ValueError(f"the phrase {phrase!r} has no {{}} where the words would stand")
+    words = [word for pairs in spellings.values() for pair in pairs for word in pair]
+    return [phrase.replace("{}", word) for word in words]
 
 
 def pairs(given: Iterable[str]) -> list[tuple[str, str]]:
@@ -125,8 +135,26 @@ def shown(symbol: str) -> str:
         return data.hex(" ")
 
 
+def merges(tokenizer: Tokenizer, words: Iterable[str]) -> dict[str, list[MergeStep]]:
+    """Each word on its way from bytes to tokens, to be drawn.
+
+    Raises:
+        ValueError: a word is empty or too long to draw.
+    """
+    steps = {word: tokenizer.merge_steps(word) for word in words}
+    for word, (first, *_) in steps.items():
+        if not 0 < len(first.symbols) <= MOST_DRAWN:
+            raise ValueError(
+                f"{word!r:.60} has {len(first.symbols)} bytes to join; words of 1 … {MOST_DRAWN} "
+                "can be drawn"
+            )
+    return steps
+
+
 def token_rows(model: Generator, ids: Sequence[int]) -> np.ndarray:
     """Rows of the token embedding: what the text encoder looks up, (token, width) float32."""
+    from xray import forward  # which imports TensorFlow
+
     table = forward.weight(model.networks["text"].embedding.token_embedding.embeddings)
     return np.stack([table[id].numpy() for id in ids])
 

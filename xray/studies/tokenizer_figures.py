@@ -12,13 +12,20 @@ from matplotlib.patches import Rectangle
 
 from xray import page
 from xray.page import BLUE, CYCLE, FAINT, INK, MARGIN, QUIET, SIGNED, WIDTH
-from xray.studies.tokenizer import MERGED, PHRASE, WORDS, YARDSTICK, Spelling, shown, token_rows
+from xray.studies.tokenizer import (
+    MERGED,
+    PHRASE,
+    WORDS,
+    YARDSTICK,
+    Spelling,
+    merges,
+    shown,
+    token_rows,
+)
 from xray.tokenizer import MergeStep, symbol_bytes
 
 if TYPE_CHECKING:
     from xray.generator import Generator
-
-MOST_DRAWN = 48  # bytes of a word
 
 
 def merges_figure(model: Generator, words: Sequence[str] = MERGED) -> Figure:
@@ -27,13 +34,7 @@ def merges_figure(model: Generator, words: Sequence[str] = MERGED) -> Figure:
     Raises:
         ValueError: a word is empty or too long to draw.
     """
-    steps = {word: model.tokenizer.merge_steps(word) for word in words}
-    for word, (first, *_) in steps.items():
-        if not 0 < len(first.symbols) <= MOST_DRAWN:
-            raise ValueError(
-                f"{word!r:.60} has {len(first.symbols)} bytes to join; words of 1 … {MOST_DRAWN} "
-                "can be drawn"
-            )
+    steps = merges(model.tokenizer, words)
     wide, line, foot = (WIDTH - 3 * MARGIN) / 2, 0.3, 1.3
     pairs = [list(words)[k : k + 2] for k in range(0, len(words), 2)]
     heights = [max(len(steps[word]) for word in pair) * line + foot for pair in pairs]
