@@ -27,12 +27,13 @@ def main(
     with experiment("image_encoder", out, overwrite=overwrite, svg=svg) as this:
         print(f"{picture} encoded by {model}")
         generator = this.load(model)
+        from xray.progress import bar
         from xray.studies import image_encoder as study
         from xray.studies.image_encoder_figures import figures
 
         side = generator.architecture.size
         pixels = load_image(picture, width or side, height or side)
-        data = study.measure(generator, pixels, seed=seed)
+        data = study.measure(generator, pixels, seed=seed, progress=bar("pictures"))
         this.clock.lap("encode and decode")
 
         this.clear("data.zarr", "figures/*", "summary.json")

@@ -9,6 +9,7 @@ from running import run, summary
 
 from xray.samplers import SAMPLERS, SPACINGS, NoiseSchedule, Prediction, initial_noise
 from xray.studies import samplers as study
+from xray.studies import samplers_figures as drawn
 
 PROMPT = "a big green fish"
 SCHEDULE = NoiseSchedule()
@@ -124,6 +125,32 @@ def test_only_who_puts_no_noise_back_has_an_error(gaussian):
         assert (row["other"] is None) == solves
     found = {row["sampler"] for row in study.spacing_findings(data)}
     assert found == set(SAMPLERS) - {"ddpm", "euler_ancestral"}
+
+
+def test_under_a_picture_stands_its_own_distance(gaussian):
+    """Not that of other seeds, whose pictures are not shown."""
+    data = gaussian[0]
+    told = [text.get_text() for text in drawn.pictures_figure(data, "").texts]
+    noisy = data["distance"].sel(sampler="ddpm")
+    own, median = (
+        [f"{each:.2f} away" for each in values.values.tolist()]
+        for values in (noisy.sel(image=3), noisy.median("image"))
+    )
+    assert own != median and set(own) <= set(told)
+    error = float(data["distance"].sel(sampler="ddim", steps=10, image=3))
+    assert f"error {error:.2f}" in told
+
+
+def test_curves_are_the_median_error_over_each_cost(gaussian):
+    data = gaussian[0]
+    evaluations, steps, seconds = drawn.errors_figure(data, "").axes
+    curves = {line.get_label(): line for line in evaluations.lines}
+    assert set(curves) == {"DDIM", "PNDM", "Euler", "Heun", "LMS", "DPM-Solver++(2M)"}
+    heun = data.sel(sampler="heun")
+    np.testing.assert_array_equal(curves["Heun"].get_xdata(), 2 * heun["steps"] - 1)
+    np.testing.assert_array_equal(curves["Heun"].get_ydata(), heun["distance"].median("image"))
+    for axes in (steps, seconds):
+        assert len(axes.lines) == 6 and axes.get_ylim() == evaluations.get_ylim()
 
 
 def test_a_spacing_is_compared_where_it_is_taken(gaussian):

@@ -65,6 +65,15 @@ def test_an_earlier_film_is_not_taken_over_unasked(frames):
         Frames(frames.folder, SETTINGS)
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_frames_of_which_nobody_knows_the_settings_are_not_taken_over(frames, resume):
+    frames.keep(0, picture(9))
+    (frames.folder / "settings.json").unlink()
+    with pytest.raises(ValueError, match="pictures without the settings.json"):
+        Frames(frames.folder, SETTINGS, resume=resume)
+    assert not (frames.folder / "settings.json").exists()
+
+
 def test_to_resume_where_nothing_is_begins(tmp_path):
     assert Frames(tmp_path / "new", SETTINGS, resume=True).missing(2) == [0, 1]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from xray.interpolate import EASINGS, lerp, slerp, walk
+from xray.interpolate import EASINGS, lerp, slerp, stop_frames, walk
 from xray.stats import bit_equal
 
 shapes = hnp.array_shapes(max_dims=3, max_side=5)
@@ -216,3 +216,16 @@ def test_walks_that_cannot_be_walked_are_refused():
         walk([a, a], 5, easing="bouncy")
     with pytest.raises(ValueError, match=r"shape \(2,\) to shape \(3,\)"):
         walk([a, a, [1, 2, 3]], 10)
+
+
+@given(st.integers(1, 9), st.integers(0, 60))
+def test_stops_stand_equally_far_apart_from_the_first_frame_to_the_last(stops, more):
+    frames = stops + more
+    at = stop_frames(stops, frames)
+    assert len(at) == stops and at[0] == 0
+    if stops > 1:
+        assert at[-1] == frames - 1
+        legs = np.diff(at)
+        assert legs.min() >= 1 and np.ptp(legs) <= 1
+        walked = walk(np.arange(stops), frames, between=lerp)
+        np.testing.assert_array_equal(walked[at], np.arange(stops))

@@ -120,6 +120,21 @@ def test_pca_of_few_positions_and_of_many_agree():
 # --------------------------------------------------------------------------------------- channels
 
 
+def test_latents_are_coloured_by_the_matrix_or_without_one_by_components():
+    latent = np.random.default_rng(3).standard_normal((6, 5, 4), np.float32)
+    matrix = np.random.default_rng(4).standard_normal((5, 3))
+    found = pictures.latent_colours(latent, matrix)
+    np.testing.assert_array_equal(found, pictures.rgb(latent, matrix))
+    np.testing.assert_array_equal(pictures.latent_colours(latent, None), pictures.pca(latent))
+
+
+def test_pca_leaves_what_it_was_given_as_it_was():
+    values = np.random.default_rng(3).standard_normal((6, 5, 4)) + 2
+    before = values.copy()
+    pictures.pca(values)
+    np.testing.assert_array_equal(values, before)
+
+
 @given(hnp.arrays(np.float32, (2, 2, 4), elements=st.floats(-9, 9, width=32)))
 def test_channel_maps_share_a_symmetric_scale(values):
     values[0, 0, 0] = -10

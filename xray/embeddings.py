@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 KINDS = ("pooled", "whole")
 AT_ONCE = 32  # prompts; Stable Diffusion's text encoder then holds 0.3 GB
-MOST_BYTES = 1_000_000_000  # of all vectors
+MOST_BYTES = 500_000_000  # of all vectors, which maps and groups hold several times
 
 
 def vectors(
@@ -47,7 +47,7 @@ def vectors(
         float32 (prompt, width), or (prompt, length · width) of the whole.
 
     Raises:
-        ValueError: unknown kind, or a gigabyte of vectors; PromptTooLong, a kind of it, as
+        ValueError: unknown kind, or half a gigabyte of vectors; PromptTooLong, a kind of it, as
             `Tokenizer.tokens`. Said before anything is computed.
 
     Example:

@@ -30,7 +30,7 @@ class Frames:
 
     Raises:
         ValueError: to be resumed, and the frames there were made with other settings, which the
-            message names; or not to be resumed, and there are frames.
+            message names, or nobody knows with which; or not to be resumed, and there are frames.
         OSError: the folder cannot be made or written to.
     """
 
@@ -45,6 +45,11 @@ class Frames:
             if not resume:
                 raise ValueError(f"{self.folder} holds the frames of an earlier film")
             self._compare(_settings(path), settings)
+        elif any(self.folder.glob("[0-9]*.png")):
+            raise ValueError(
+                f"{self.folder} holds pictures without the {path.name} that says how they were "
+                "made; move them away, or take another folder"
+            )
         text = json.dumps(settings, indent=1, ensure_ascii=False) + "\n"
         _write(path, lambda file: file.write(text.encode()))
 

@@ -10,6 +10,7 @@ Arrays in, arrays out; a batch is a matter of the caller.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def walk(
     """`frames` points along a way through all stops, (frames, …) float32.
 
     Every stop is one of the frames, to the bit, whatever their number: a prompt that a film goes
-    through is seen in it. So the legs between stops have equally many frames, give or take one.
+    through is seen in it. `stop_frames` says which.
 
     Args:
         stops: at least two, of one shape.
@@ -104,15 +105,24 @@ def walk(
     stops = [*stops, stops[0]] if loop else list(stops)
     if frames < len(stops):
         raise ValueError(f"{len(stops)} stops need at least as many frames, got {frames}")
-    legs = len(stops) - 1
-    at = [(2 * leg * (frames - 1) + legs) // (2 * legs) for leg in range(legs + 1)]  # rounded
     made = [between(stops[0], stops[1], 0.0)]
-    for leg in range(legs):
-        count = at[leg + 1] - at[leg]
-        for k in range(1, count + 1):
-            t = float(EASINGS[easing](np.float64(k / count)))
-            made.append(between(stops[leg], stops[leg + 1], t))
+    legs = zip(pairwise(stops), pairwise(stop_frames(len(stops), frames)), strict=True)
+    for (a, b), (begin, end) in legs:
+        for k in range(1, end - begin + 1):
+            t = float(EASINGS[easing](np.float64(k / (end - begin))))
+            made.append(between(a, b, t))
     return np.stack(made)
+
+
+def stop_frames(stops: int, frames: int) -> list[int]:
+    """The frames in which the stops of a walk stand: equally far apart, give or take one.
+
+    Example:
+        >>> stop_frames(3, 6)
+        [0, 3, 5]
+    """
+    legs = max(stops - 1, 1)
+    return [(2 * leg * (frames - 1) + legs) // (2 * legs) for leg in range(stops)]  # rounded
 
 
 def _pair(a: Any, b: Any, t: float) -> tuple[np.ndarray, np.ndarray]:

@@ -105,6 +105,17 @@ def picture(
     return made
 
 
+def evenly(items: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of the items to show, evenly spaced, the first and the last among them.
+
+    Example:
+        >>> evenly(range(25), 5)
+        [0, 6, 12, 18, 24]
+    """
+    at = np.linspace(0, len(items) - 1, min(max(most, 0), len(items)))
+    return [items[round(place)] for place in at]
+
+
 def style(axes: Axes, title: str = "", *, x: str = "", y: str = "") -> Axes:
     """Quiet axes with a title to the left, labels and a light horizontal grid."""
     axes.set_title(title, fontsize=12, loc="left", color=INK)

@@ -57,23 +57,40 @@ def pca(values: np.ndarray) -> np.ndarray:
     flat = values.reshape(-1, values.shape[-1]).astype(np.float64)
     good = np.isfinite(flat).all(axis=1)
     components = np.full((len(flat), 3), np.nan)
-    components[good] = _principal_components(flat[good])
+    # A decoder's finest level is half a gigabyte: no copy where nothing is left out.
+    components[good] = _principal_components(flat if good.all() else flat[good])
     colours = 0.5 + 0.5 * components / _extent(components[good])
     return _to_bytes(colours).reshape(*values.shape[:-1], 3)
 
 
+def latent_colours(latent: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+    """Latents as colours: by the model's ``rgb_matrix``, or by `pca` for a model without one.
+
+    Args:
+        latent: (..., y, x, channel).
+        matrix: as for `rgb`.
+
+    Returns:
+        uint8 (..., y, x, 3).
+    """
+    return pca(latent) if matrix is None else rgb(latent, matrix)
+
+
 def _principal_components(rows: np.ndarray) -> np.ndarray:
-    """(position, channel) → (position, 3): projections, 0 where there are fewer than three."""
+    """(position, channel) → (position, 3): projections, 0 where there are fewer than three.
+
+    The rows, float64, are centred in place.
+    """
     found = np.zeros((len(rows), 3))
     if len(rows) == 0:
         return found
-    centred = rows - rows.mean(axis=0)
+    rows -= rows.mean(axis=0)
     # The smaller of the two Gram matrices has the same spectrum at a fraction of an SVD's cost.
-    if len(rows) < centred.shape[1]:
-        strength, vectors = np.linalg.eigh(centred @ centred.T)
+    if len(rows) < rows.shape[1]:
+        strength, vectors = np.linalg.eigh(rows @ rows.T)
         projections = vectors * np.sqrt(np.maximum(strength, 0))
     else:
-        projections = centred @ np.linalg.eigh(centred.T @ centred)[1]
+        projections = rows @ np.linalg.eigh(rows.T @ rows)[1]
     projections = projections[:, ::-1][:, :3]  # eigh sorts upwards
     farthest = np.abs(projections).argmax(axis=0)
     sign = np.where(projections[farthest, np.arange(projections.shape[1])] < 0, -1.0, 1.0)

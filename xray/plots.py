@@ -123,7 +123,7 @@ def timeline(
             f"{trace.attrs.get('model')}, and {model.name} has weights {model.digest[:12]}, whose "
             "decoder would show another picture"
         )
-    shown = _evenly(trace.steps, count) if steps is None else list(steps)
+    shown = page.evenly(trace.steps, count) if steps is None else list(steps)
     if not shown:
         raise ValueError("no steps to show: steps is empty, or count is below 1")
     drawn = {row: _as_colours(trace, row, shown, image, model) for row in rows}
@@ -160,11 +160,6 @@ def timeline(
         page.picture(figure, x, y, picture, side, trace["image"].values[image])
         page.text(figure, x + picture / 2, y + side + 0.08, "picture", size=11, ha="center")
     return figure
-
-
-def _evenly(steps: Sequence[int], count: int) -> list[int]:
-    at = np.linspace(0, len(steps) - 1, min(count, len(steps))) if count > 0 else []
-    return [steps[round(position)] for position in at]
 
 
 def _as_colours(

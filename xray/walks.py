@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xray.interpolate import lerp, slerp, walk
+from xray.interpolate import lerp, slerp, stop_frames, walk
 from xray.paths import circle, random_walk, stream
 from xray.samplers import initial_noise
 
@@ -89,17 +88,11 @@ def plan(
     order = order_of_stops(prompts, seeds, frames=frames, noise=noise, loop=loop)
     count = max(order) + 1
     prompts = list(prompts) * (count if len(prompts) == 1 else 1)
-    at = [round(stop * (frames - 1) / max(len(order) - 1, 1)) for stop in range(len(order))]
 
     def through(stops: Sequence[np.ndarray], between: Callable) -> np.ndarray:
-        """Leg by leg, so that each stop is a frame, to the bit."""
         if len(order) == 1:
             return np.repeat(np.asarray(stops[0], np.float32)[None], frames, axis=0)
-        legs = [
-            walk([stops[a], stops[b]], end - begin + 1, between=between, easing=easing)[:-1]
-            for (a, b), (begin, end) in zip(pairwise(order), pairwise(at), strict=True)
-        ]
-        return np.concatenate([*legs, np.asarray(stops[order[-1]], np.float32)[None]])
+        return walk([stops[stop] for stop in order], frames, between=between, easing=easing)
 
     names = list(dict.fromkeys(prompts))
     one_hot = dict(zip(names, np.eye(len(names)), strict=True))
@@ -119,7 +112,7 @@ def plan(
         prompts=names,
         embeddings=np.concatenate([model.embed(name).values for name in names]),
         shares=through([one_hot[p] for p in prompts], lerp),
-        stops=at,
+        stops=stop_frames(len(order), frames),
         closed=loop or noise == "circle",
     )
 

@@ -164,7 +164,7 @@ def figure(data: xarray.Dataset, trace: Trace, model: Generator) -> Figure:
     steps = data["step"].values
     left, right = 0.85, MARGIN + 0.1
     room = WIDTH - left - right
-    shown = _shown(steps, 9)
+    shown = page.evenly(steps.tolist(), 9)
     side = min(room / len(shown) - 0.06, 1.6)
     tall = side * trace.attrs["height"] / trace.attrs["width"]
     half = (room - 1.9) / 2
@@ -197,7 +197,7 @@ def figure(data: xarray.Dataset, trace: Trace, model: Generator) -> Figure:
     estimates = trace.sel("sampler/denoised", evaluation=0)
     for step in shown:
         x = left + room * (step - steps[0] + pad) / (steps[-1] - steps[0] + 2 * pad)
-        pixels = np.asarray(model.decode(estimates.sel(step=int(step)))[0])
+        pixels = np.asarray(model.decode(estimates.sel(step=step))[0])
         page.picture(made, x - side / 2, middle + 2.75, side, tall, pixels)
         page.text(made, x, middle + 2.82 + tall, f"step {step}", size=10, ha="center", color=QUIET)
 
@@ -240,8 +240,3 @@ def _octaves(axes: Axes, data: xarray.Dataset, values: xarray.DataArray, dash: s
 def _ceiling(distance: xarray.DataArray) -> float:
     """Room for every curve but the first estimates that overshoot by far."""
     return float(min(max(1.1, 1.05 * distance.max()), 2.0))
-
-
-def _shown(steps: np.ndarray, count: int) -> list[int]:
-    at = np.linspace(0, len(steps) - 1, min(count, len(steps)))
-    return [int(steps[round(position)]) for position in at]

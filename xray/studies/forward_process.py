@@ -85,7 +85,7 @@ def measure(
                 _share(denoised - x0, x0), octaves,
             ))  # fmt: skip
             if t in shown and n == 0:
-                drawn["noised_colour"].append(_colours(model, x[0]))
+                drawn["noised_colour"].append(pictures.latent_colours(x[0], model.rgb_matrix))
                 drawn["noised"].append(np.asarray(model.decode(x)[0]))
                 drawn["denoised"].append(np.asarray(model.decode(denoised)[0]))
 
@@ -124,12 +124,6 @@ def _evenly(timesteps: Sequence[int]) -> list[int]:
 def _share(part: np.ndarray, whole: np.ndarray) -> float:
     squares = [(values.astype(np.float64) ** 2).sum() for values in (part, whole)]
     return float(squares[0] / squares[1])
-
-
-def _colours(model: Generator, latent: np.ndarray) -> np.ndarray:
-    if model.rgb_matrix is None:
-        return pictures.pca(latent)
-    return pictures.rgb(latent, model.rgb_matrix)
 
 
 HEADER = ("timestep", "SNR, dB", "std", "KS", "noise error", "picture error")

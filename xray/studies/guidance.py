@@ -21,12 +21,6 @@ if TYPE_CHECKING:
     from xray.trace import Trace
 
 
-def sigma(schedule: NoiseSchedule, timestep: float) -> float:
-    """Noise by picture in the latent, √((1 − ᾱ) / ᾱ): the noise level of Karras et al. 2022."""
-    alpha = schedule.alpha_cumprod(timestep)
-    return ((1 - alpha) / alpha) ** 0.5
-
-
 def in_interval(
     scale: float, low: float, high: float, timesteps: Sequence[float], schedule: NoiseSchedule
 ) -> list[float]:
@@ -40,7 +34,7 @@ def in_interval(
         >>> scales = in_interval(7.5, 0.28, 5.42, spaced_timesteps(25)[:-1], model.schedule)
         >>> model.generate("a red star", steps=25, guidance=scales)
     """
-    return [scale if low < sigma(schedule, t) <= high else 1.0 for t in timesteps]
+    return [scale if low < schedule.sigma(t) <= high else 1.0 for t in timesteps]
 
 
 def intervals(
@@ -79,7 +73,7 @@ def push(trace: Trace, schedule: NoiseSchedule) -> xarray.Dataset:
         trace.sel(f"sampler/{name}", evaluation=0).values[:, 0].astype(np.float64)
         for name in ("latent", "noise_cond", "noise_uncond")
     )
-    sigmas = np.array([sigma(schedule, t) for t in trace.timesteps])
+    sigmas = np.array([schedule.sigma(t) for t in trace.timesteps])
     scales = np.broadcast_to(np.asarray(trace.attrs["guidance"], np.float64), trace.attrs["steps"])
     pushes = -sigmas[:, None, None, None] * (cond - uncond)
     estimates = np.stack(

@@ -81,7 +81,7 @@ def push_figure(data: xarray.Dataset, trace: Trace, model: Generator, columns: i
         model: that made it.
     """
     a = trace.attrs
-    shown = _evenly(trace.steps, columns)
+    shown = page.evenly(trace.steps, columns)
     sheet = Sheet(4, len(shown), a["height"] / a["width"], left=1.55)
     panel, top = 2.3, 3.35 + 0.2
     figure = page.new(
@@ -227,11 +227,6 @@ def _draw(
     rows = data["picture"].transpose("seed", "choice", "pixel_y", "pixel_x", "rgb").values
     seeds = [f"seed {seed}" for seed in data.seed.values]
     sheet.draw(figure, below + sheet.tall, rows, row_names=seeds, column_names=names)
-
-
-def _evenly(steps: Sequence[int], count: int) -> list[int]:
-    at = np.linspace(0, len(steps) - 1, min(count, len(steps)))
-    return [steps[round(position)] for position in at]
 
 
 def _text(attrs: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ import xarray
 
 from xray import pictures, stats
 from xray.fidelity import psnr
+from xray.progress import Report, each
 
 if TYPE_CHECKING:
     from xray.generator import Generator
@@ -28,12 +29,15 @@ PROPERTIES = (
 NUMBERS = ("mean", "std", "skewness", "kurtosis", "ks", "posterior_std", "signal_to_noise")
 
 
-def measure(model: Generator, pixels: np.ndarray, *, seed: int = 0) -> xarray.Dataset:
+def measure(
+    model: Generator, pixels: np.ndarray, *, seed: int = 0, progress: Report | None = None
+) -> xarray.Dataset:
     """Encode a picture, look at its latent from all sides, and decode it again.
 
     Args:
         pixels: uint8 (h, w, 3), multiples of 8.
         seed: of the sample of the posterior.
+        progress: told ``(done, total)`` in pictures decoded.
 
     Returns:
         By position (y, x, channel): ``mean``, ``std`` and ``sample`` of the posterior. Pictures,
@@ -48,10 +52,11 @@ def measure(model: Generator, pixels: np.ndarray, *, seed: int = 0) -> xarray.Da
     """
     mean, std = model.posterior(pixels)
     sample = model.encode(pixels, sample_seed=seed)
-    decoded, decoded_sample = (np.asarray(model.decode(z)[0]) for z in (mean, sample))
+    decoded, decoded_sample = (
+        np.asarray(model.decode(z)[0]) for z in each((mean, sample), progress)
+    )
     matrix = model.rgb_matrix
     latent = mean.values[0]
-    colour = pictures.pca(latent) if matrix is None else pictures.rgb(latent, matrix)
 
     channels = latent.shape[-1]
     normality = [stats.normality(latent[..., c]) for c in range(channels)]
@@ -71,7 +76,7 @@ def measure(model: Generator, pixels: np.ndarray, *, seed: int = 0) -> xarray.Da
             "picture": (image, pixels),
             "decoded": (image, decoded),
             "decoded_sample": (image, decoded_sample),
-            "latent_colour": (("y", "x", "rgb"), colour),
+            "latent_colour": (("y", "x", "rgb"), pictures.latent_colours(latent, matrix)),
             **{f"channel_{k}": ("channel", np.asarray(v)) for k, v in by_channel.items()},
             "correlation": (("channel", "other"), _correlation(latent, latent)),
             "picture_correlation": (("channel", "property"), _correlation(latent, blocks)),

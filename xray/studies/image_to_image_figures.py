@@ -63,8 +63,7 @@ def strength_figure(
     height, width = data["original"].shape[:2]
     sheet = Sheet(2, data.sizes["strength"] + 2, height / width, left=1.4)
     figure = page.new("A picture as the beginning", lines, below=sheet.tall + 0.4)
-    starts = data["start"].values
-    starts = pictures.pca(starts) if matrix is None else pictures.rgb(starts, matrix)
+    starts = pictures.latent_colours(data["start"].values, matrix)
     alone = distance(data["roundtrip"], data["original"])
     made = [data["original"].values, data["roundtrip"].values, *data["made"].values]
     sheet.draw(

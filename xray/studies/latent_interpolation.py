@@ -146,7 +146,7 @@ def round_trips(
         made. Of the trips in `steps` ``inverted`` (trip, end, row, column, channel), the noise, and
         ``back`` (trip, end, y, x, rgb). ``trip`` says the guidance on both ways.
     """
-    latent = model.encode(pixels).values
+    latent = np.concatenate([model.encode(each).values for each in pixels])
     trips = {PLAIN: (1.0, 1.0)}
     if guidance != 1:
         trips |= {f"1, back at {guidance:g}": (1.0, guidance)}

@@ -116,8 +116,7 @@ def inversion_figure(data: xarray.Dataset, model: Generator) -> Figure:
     ]
     figure = page.new("To noise and back", lines, below=below + sheet.tall)
     noise = data["inverted"].values[0]
-    matrix = model.rgb_matrix
-    colours = pictures.pca(noise) if matrix is None else pictures.rgb(noise, matrix)
+    colours = pictures.latent_colours(noise, model.rgb_matrix)
     at = data["error"].sel(trip_steps=a["steps"])
     rows, captions = [], []
     for end in range(2):
@@ -166,10 +165,8 @@ def _round_ticks(axes: page.Axes) -> None:
     axes.set_yticks(ticks, [f"{n:g}" for n in ticks])
 
 
-def _shown(data: xarray.Dataset) -> np.ndarray:
-    """At most `MOST_SHOWN` of the frames, evenly, with both ends."""
-    count = data.sizes["frame"]
-    return np.unique(np.linspace(0, count - 1, min(count, MOST_SHOWN)).round().astype(int))
+def _shown(data: xarray.Dataset) -> list[int]:
+    return page.evenly(range(data.sizes["frame"]), MOST_SHOWN)
 
 
 def _sheet(data: xarray.Dataset, **asked: float) -> Sheet:

@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from xray import framing, page, pictures, video
+from xray.embeddings import angle
 from xray.frames import Frames
 from xray.page import BLUE, FAINT, GREEN, INK, MARGIN, QUIET, VERMILLION, WIDTH
 from xray.walks import Walk
@@ -84,8 +85,7 @@ def film(
             small = framing.heat(frames.array(frame, "heat"), largest)
             picture = framing.inset(picture, small, inset)
         elif inset:
-            latent = frames.array(frame, "latent")
-            small = pictures.pca(latent) if matrix is None else pictures.rgb(latent, matrix)
+            small = pictures.latent_colours(frames.array(frame, "latent"), matrix)
             picture = framing.inset(picture, small, inset)
         if captions:
             text, share = walk.caption(frame)
@@ -112,7 +112,7 @@ def measure(walk: Walk, frames: Frames) -> xarray.Dataset:
         now = np.asarray(frames.picture(f), np.float64)
         context = walk.context([f - 1, f])
         steps[:, f] = (
-            _angle(walk.noise[f - 1], walk.noise[f]),
+            angle(walk.noise[f - 1].ravel(), walk.noise[f].ravel()),
             np.linalg.norm(context[1] - context[0]) / np.linalg.norm(walk.embeddings[0]),
             np.sqrt(np.mean((latents[f] - latents[f - 1]) ** 2)),
             np.sqrt(np.mean((now - before) ** 2)),
@@ -127,12 +127,6 @@ def measure(walk: Walk, frames: Frames) -> xarray.Dataset:
         },
         coords={"frame": np.arange(count), "prompt": np.array(walk.prompts, dtype=object)},
     )
-
-
-def _angle(a: np.ndarray, b: np.ndarray) -> float:
-    """Degrees between two tensors; exact near 0, where the cosine is not."""
-    a, b = (x.astype(np.float64) / np.linalg.norm(x.astype(np.float64)) for x in (a, b))
-    return float(np.degrees(2 * np.arctan2(np.linalg.norm(a - b), np.linalg.norm(a + b))))
 
 
 def figure(walk: Walk, frames: Frames, data: xarray.Dataset, made: str = "") -> Figure:
@@ -159,7 +153,7 @@ def figure(walk: Walk, frames: Frames, data: xarray.Dataset, made: str = "") -> 
         ],
         below=height + 3.3,
     )
-    shown = [*np.linspace(0, len(walk) - 1, count).round().astype(int), jump - 1, jump]
+    shown = [*page.evenly(range(len(walk)), count), jump - 1, jump]
     for column, frame in enumerate(shown):
         x = MARGIN + column * (width + gap) + (apart if column >= count else 0)
         page.picture(drawn, x, 3.0, width, height, np.asarray(frames.picture(frame)))

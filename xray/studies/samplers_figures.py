@@ -196,7 +196,10 @@ def _plain_ticks(axes: Axes) -> None:
 
 
 def spacings_figure(data: xarray.Dataset, schedule: NoiseSchedule, made: str) -> Figure:
-    """The noise levels that are visited under each spacing, and every sampler's error there."""
+    """The noise levels that Euler visits under each spacing, and every sampler's error there.
+
+    Where other samplers take a spacing, they visit the same or nearly so; see `xray.schedule`.
+    """
     steps, spacings = data.attrs["middle"], data["spacing"].values.tolist()
     figure = page.new(
         f"Where {steps} steps are spent",
@@ -209,7 +212,7 @@ def spacings_figure(data: xarray.Dataset, schedule: NoiseSchedule, made: str) ->
     )
     half = (WIDTH - 0.8 - MARGIN - 0.9) / 2
     axes = page.axes(figure, 0.8, 1.1, half, 2.8)
-    page.style(axes, "Noise levels visited", x="step", y="σ = √((1−ᾱ)/ᾱ)")
+    page.style(axes, "Noise levels that Euler visits", x="step", y="σ = √((1−ᾱ)/ᾱ)")
     for spacing in spacings:
         colour, dash, marker = SPACING_LOOKS[spacing]
         levels = [schedule.sigma(t) for t in sigma_timesteps(steps, spacing, schedule)[:-1]]
@@ -254,11 +257,11 @@ def pictures_figure(data: xarray.Dataset, made: str) -> Figure:
             data["picture"].transpose("steps", "sampler", ...).values]  # fmt: skip
     for line in rows[1:]:
         line[-1] = None  # the long run once
-    median = data["distance"].median("image")
+    first = data["distance"].isel(image=0)  # whose pictures are shown
     captions = [
         [
             ("error {:.2f}" if data["deterministic"].sel(sampler=name) else "{:.2f} away").format(
-                float(median.sel(sampler=name, steps=n))
+                float(first.sel(sampler=name, steps=n))
             )
             for name in names
         ]

@@ -79,7 +79,7 @@ def steps_figure(data: xarray.Dataset, model: Generator, made: str, columns: int
         model: to decode estimates with.
         made: says of what.
     """
-    shown = _evenly(data.sizes["step"], columns)
+    shown = page.evenly(range(data.sizes["step"]), columns)
     ddpm, without = (data.sel(way="left out", eta=eta) for eta in (1.0, 0.0))
     taken = (ddpm["taken_rate"] * ddpm["noise"]).values[shown][..., 0]
     added = ddpm["added"].values[shown][..., 0]
@@ -134,10 +134,6 @@ def steps_figure(data: xarray.Dataset, model: Generator, made: str, columns: int
         size=9, color=QUIET,
     )  # fmt: skip
     return figure
-
-
-def _evenly(count: int, columns: int) -> list[int]:
-    return sorted({round(at) for at in np.linspace(0, count - 1, min(columns, count))})
 
 
 # ---------------------------------------------------------------------------------------- balance

@@ -122,7 +122,7 @@ def attention_figure(data: xarray.Dataset, model: Generator) -> Figure:
     maps = data["attention"].isel(prompt=0).values[..., :count, :count]
     maps = np.where(np.tri(count, dtype=bool), maps, np.nan)  # no token looks ahead
     layers, heads = maps.shape[:2]
-    large = np.unique(np.linspace(0, layers - 1, min(layers, 3)).round().astype(int))
+    large = page.evenly(range(layers), 3)
     left, gap = MARGIN + reach, 0.12
     side = (WIDTH - left - 1.1) / 3 - gap
     pitch = min((WIDTH - 0.8 - MARGIN) / heads, 1.3)

@@ -45,7 +45,7 @@ def figures(data: xarray.Dataset, model: Generator) -> dict[str, Figure]:
 def pictures_figure(data: xarray.Dataset, model: Generator) -> Figure:
     """The pictures along each way; where the largest step is, a bar."""
     t, found = data["t"].values, {row["way"]: row for row in findings(data)}
-    shown = np.unique(np.linspace(0, len(t) - 1, min(len(t), MOST_SHOWN)).round().astype(int))
+    shown = page.evenly(range(len(t)), MOST_SHOWN)
     left, gap = 1.15, 0.09
     width = (WIDTH - left - MARGIN + gap) / len(shown) - gap
     height = width * data.sizes["y"] / data.sizes["x"]
@@ -102,8 +102,9 @@ def steps_figure(data: xarray.Dataset, model: Generator) -> Figure:
         ends.plot([row["crossing"]], [np.interp(row["crossing"], t, own["to_first"])], "o",
                   color=colour, markersize=5)  # fmt: skip
         norms.plot(t, own["row_norm"], dash, color=colour)
-    even = data["latent_step"].values.mean()
-    steps.axhline(even, color=FAINT, linewidth=1, label="even steps")
+    steps.axhline(
+        data["latent_step"].values.mean(), color=FAINT, linewidth=1, label="mean of all steps"
+    )
     steps.set_ylim(bottom=0)
     figure.legend(
         *steps.get_legend_handles_labels(), loc="lower left", ncols=4, fontsize=11, frameon=False,
@@ -115,7 +116,7 @@ def steps_figure(data: xarray.Dataset, model: Generator) -> Figure:
 
 
 def _bars(axes: Axes, found: list[dict]) -> None:
-    """The length of each way, of the latents and pixels, as a multiple of the straight line."""
+    """The length of each way, of the latents, as a multiple of the straight line."""
     page.style(axes, "Length of the way of the latents", y="over the distance of its ends")
     for k, (row, colour) in enumerate(zip(found, COLOURS, strict=False)):
         axes.bar(k, row["detour"], 0.6, color=colour)
