@@ -81,6 +81,24 @@ def test_each_trip_starts_from_the_picture_before(model):
         assert data.psnr_step.sel(trip=trip) == psnr(before[None], now[None])[0]
 
 
+def test_figures_show_the_powers_and_the_trips():
+    data = study.measure(Filter(1 / 8), PICTURE, trips=2)
+    made = study.figures(data, "china")
+    powers, shares = made["spectrum"].axes
+    for line, values in zip(powers.lines, data["power"].values, strict=False):
+        np.testing.assert_array_equal(line.get_ydata(), values)
+    for line, values in zip(shares.lines, data["power"].values[1:], strict=False):
+        np.testing.assert_array_equal(line.get_ydata(), values / data["power"].values[0])
+    *pictures, curves = made["drift"].axes
+    shown = [axes.images[0].get_array() for axes in pictures]
+    np.testing.assert_array_equal(shown, data["trip_picture"])
+    lines = {line.get_label(): line.get_ydata() for line in curves.lines}
+    np.testing.assert_array_equal(lines["against the picture"], data["psnr"])
+    np.testing.assert_array_equal(lines["against the trip before"], data["psnr_step"])
+    whole = [axes.images[0].get_array() for axes in made["roundtrip"].axes[:2]]
+    np.testing.assert_array_equal(whole, data["trip_picture"][:2])
+
+
 @pytest.mark.parametrize("trips", [1, 2, 7, 25, 400])
 def test_first_and_last_trip_are_shown(trips):
     shown = study._shown(trips)

@@ -90,6 +90,27 @@ def test_settled_needs_all_later_steps_below():
     assert study.settled(distance, 2.0) == 0
 
 
+def test_the_figure_draws_the_medians_the_octaves_and_the_estimates(model):
+    traces = [model.generate("a big green fish", steps=3, seed=seed) for seed in (5, 6)]
+    data = study.settling(traces, model.schedule)
+    parts, *pictures, octaves, noise = study.figure(data, traces[0], model).axes
+    curves = {line.get_label(): line.get_ydata() for line in parts.lines}
+    for part in data["part"].values:
+        median = data["distance"].sel(part=part).median("image")
+        np.testing.assert_array_equal(curves[study.LABELS[part]], median)
+    for axes, dash, expected in (
+        (octaves, "-", data["band_distance"].median("image")),
+        (octaves, ":", data["linear"]),
+        (noise, "-", data["snr"]),
+    ):
+        drawn = {x.get_label(): x.get_ydata() for x in axes.lines if x.get_linestyle() == dash}
+        for band in data["band"].values:
+            np.testing.assert_array_equal(drawn[band], expected.sel(band=band))
+    estimates = traces[0]["sampler/denoised"].values
+    for axes, estimate in zip(pictures, estimates, strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array(), model.decode(estimate)[0])
+
+
 @pytest.fixture(scope="module")
 def ended(model, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "steps"

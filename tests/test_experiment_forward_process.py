@@ -114,6 +114,26 @@ def test_what_training_sees_is_the_forward_process():
     assert (np.diff(decibels) < 0).all()
 
 
+def test_curves_are_the_means_over_the_noises():
+    data = measured(lambda x, t: 0.9 * x)
+    ratio, normal, octaves, both = study.curves(data, "a star").axes
+    bands_ = data["band"].values
+    for line, band in zip(ratio.lines, bands_, strict=False):
+        np.testing.assert_allclose(line.get_ydata(), 10 * np.log10(data["snr"].sel(band=band)))
+    np.testing.assert_array_equal(normal.lines[0].get_ydata(), data["ks"].mean("noise"))
+    # 19 of 20 samples of n numbers: Kolmogorov's 1.36 / √n.
+    assert normal.lines[1].get_ydata()[0] == pytest.approx(1.36 / 32, rel=1e-3)
+    for lines, expected in (
+        (octaves.lines[: len(bands_)], data["band_error"].mean("noise")),
+        (octaves.lines[len(bands_) :], data["linear"]),
+    ):
+        drawn = {line.get_label(): line.get_ydata() for line in lines}
+        for band in bands_:
+            np.testing.assert_array_equal(drawn[band], expected.sel(band=band))
+    for line, name in zip(both.lines, ("noise_error", "picture_error"), strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), data[name].mean("noise"))
+
+
 def test_pictures_are_those_of_the_model(model):
     data = study.measure(model, PICTURE, "a red star", timesteps=[10, 600], noises=1, seed=5)
     assert data.shown.values.tolist() == [10, 600]

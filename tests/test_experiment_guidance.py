@@ -11,6 +11,7 @@ from running import run, summary
 
 from xray.samplers import NoiseSchedule, spaced_timesteps
 from xray.studies import guidance as study
+from xray.studies import guidance_figures as drawn
 
 PROMPT = "a big green fish"
 
@@ -110,6 +111,36 @@ def test_pictures_are_those_of_generate(model):
     assert float(data["latent_std"].sel(choice="4", seed=4)) == alone["sampler/out"].std()
     apart = study.distance(data, "4")
     assert (apart.sel(choice="4") == 0).all() and (apart.sel(choice="1") > 0).all()
+
+
+# --- drawn -----------------------------------------------------------------------------------
+
+
+def test_the_push_is_drawn_beside_the_estimates(trace, model):
+    data = study.push(trace, model.schedule)
+    *pictures, strength, direction = drawn.push_figure(data, trace, model).axes
+    shown = np.array([axes.images[0].get_array() for axes in pictures[:9]]).reshape(3, 3, 64, 64, 3)
+    for step, estimate in enumerate(trace["sampler/denoised"].values):
+        np.testing.assert_array_equal(shown[2, step], model.decode(estimate)[0])
+    latent, uncond = (trace[f"sampler/{name}"].values[0] for name in ("latent", "noise_uncond"))
+    without = model.schedule.to_denoised(uncond, latent, trace.timesteps[0])
+    np.testing.assert_array_equal(shown[0, 0], model.decode(without)[0])
+    for line, name in zip(strength.lines, ("difference", "shift"), strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), data[name])
+    for line, name in zip(direction.lines, drawn.COSINES, strict=False):
+        np.testing.assert_array_equal(line.get_ydata(), data[name])
+
+
+def test_statistics_are_drawn_over_the_scales(model):
+    choices = {f"{scale:g}": {"guidance": scale} for scale in (0.0, 1.0, 4.0)}
+    data = study.pictures(model, PROMPT, choices, [3, 4], steps=1)
+    *pictures, one, two, three, four = drawn.scales_figure(data, []).axes
+    assert len(pictures) == 6
+    np.testing.assert_array_equal(pictures[5].images[0].get_array(), data["picture"][2, 1])
+    for axes, name in zip((one, two, three, four), drawn.STATISTICS, strict=True):
+        mean = axes.lines[2]  # after a thin line for each seed
+        np.testing.assert_array_equal(mean.get_xdata(), [0, 1, 4])
+        np.testing.assert_array_equal(mean.get_ydata(), data[name].mean("seed"))
 
 
 # --- the script ------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from xray.pixels import to_uint8
 from xray.resources import shipped
 from xray.samplers import initial_noise
 from xray.studies import image_decoder as study
+from xray.studies.image_decoder_figures import figures
 
 APP = script.app(runpy.run_path(str(shipped("experiments") / "image_decoder.py"))["main"])
 PICTURE = load_image("china", 128, 64)
@@ -115,6 +116,28 @@ def test_each_block_is_shown_in_order_from_coarse_to_fine(data, tiny):
         squares = shown.reshape(64 // side, side, 128 // side, side, 3)
         assert (squares == squares[:, :1, :, :1]).all()  # one colour for each square
         assert not (shown[::2] == shown[1::2]).all() or side > 1
+
+
+def test_figures_show_the_pictures_in_their_places(data):
+    drawn = figures(data, "tiny", "china")
+
+    def shown(name):
+        return [axes.images[0].get_array() for axes in drawn[name].axes]
+
+    flat = data["undisturbed"].sel(base="zeros").values
+    second = data["constant"].sel(channel=1).values
+    expected = [second[0], second[1], flat, second[2], second[3]]  # -3, -1.5, 0, 1.5, 3
+    np.testing.assert_array_equal(shown("constants")[5:10], expected)
+    np.testing.assert_array_equal(shown("noise"), data["noise"].values.reshape(10, 64, 128, 3))
+    np.testing.assert_array_equal(shown("swaps")[1:], data["meddled"])
+    np.testing.assert_array_equal(shown("blocks")[:-1], data["block"])
+    told = [text.get_text() for text in drawn["receptive_field"].texts]
+    sides = data["held"].sel(base="picture", channel=2).values.tolist()
+    assert ", ".join(map(str, sides)) + " px" in told
+    # The first row is the picture's; no change is brighter than the largest, at 0 dB.
+    change = data["change"].sel(base="picture", channel=0).values
+    bright = shown("receptive_field")[0].astype(int).sum(axis=-1)
+    assert bright.max() == bright[np.unravel_index(change.argmax(), change.shape)]
 
 
 def test_a_whole_run(model, monkeypatch, tmp_path):

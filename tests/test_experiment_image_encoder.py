@@ -81,6 +81,26 @@ def test_colours_that_are_a_linear_function_of_the_latent_are_fully_explained():
     assert study._colour_r2(latent, unrelated) < 0.3
 
 
+def test_figures_show_the_numbers(data):
+    made = figures(data, "china")
+    spreads, correlation, properties = made["statistics"].axes[1:4]
+    drawn = {line.get_label(): line.get_ydata() for line in spreads.lines}
+    for label, name in (("mean over the picture", "std"), ("posterior", "posterior_std")):
+        line = drawn[f"spread of the {label} (std)"]
+        np.testing.assert_array_equal(line, data[f"channel_{name}"])
+    np.testing.assert_array_equal(correlation.images[0].get_array(), data["correlation"])
+    np.testing.assert_array_equal(properties.images[0].get_array(), data["picture_correlation"])
+    densities = [patch.get_data().values for patch in made["statistics"].axes[0].patches]
+    edges = made["statistics"].axes[0].patches[0].get_data().edges
+    for density, values in zip(densities, np.moveaxis(data["mean"].values, -1, 0), strict=True):
+        assert (density * np.diff(edges)).sum() == pytest.approx(1)
+        counts = density * np.diff(edges) * values.size
+        np.testing.assert_allclose(counts, np.histogram(values, edges)[0], atol=1e-6)
+    whole = [axes.images[0].get_array() for axes in made["posterior"].axes[:3]]
+    names = ("picture", "decoded", "decoded_sample")
+    np.testing.assert_array_equal(whole, [data[name] for name in names])
+
+
 def test_a_picture_of_one_colour_has_no_correlations_and_still_has_figures(model):
     data = study.measure(model, np.full((64, 64, 3), 90, np.uint8))
     assert np.isnan(data["picture_correlation"].sel(property="brightness")).all()

@@ -13,6 +13,7 @@ from xray.images import load_image
 from xray.masks import read_mask
 from xray.samplers import initial_noise
 from xray.studies import image_to_image as study
+from xray.studies import image_to_image_figures as drawn
 
 PROMPT, OTHER = "a big green fish", "a red star above a blue moon"
 ASKED = {"steps": 4, "guidance": 3.0, "seed": 5}
@@ -121,6 +122,28 @@ def test_painted_says_what_was_kept(model, pixels):
         assert float(data[name].sel(seed=6)) == pytest.approx(np.sqrt((half**2).mean()))
     assert (data["masked"].values[mask] == 128).all()
     np.testing.assert_array_equal(data["masked"].values[~mask], pixels[~mask])
+
+
+# --- drawn -------------------------------------------------------------------------------------
+
+
+def test_resumed_pictures_stand_before_the_run_they_left(model, whole):
+    data = study.resumed(model, {"another prompt": (whole, {"prompt": OTHER})}, [0, 2])
+    *pictures, curve = drawn.resumed_figure(data, ["so"]).axes
+    shown = [axes.images[0].get_array() for axes in pictures]
+    np.testing.assert_array_equal(shown, [*data["resumed"].values[0], data["whole"].values[0]])
+    np.testing.assert_array_equal(curve.lines[0].get_xdata(), [0, 2])
+    np.testing.assert_array_equal(curve.lines[0].get_ydata(), data["departed"][0])
+
+
+def test_under_a_painted_picture_stands_what_was_kept(model, pixels):
+    mask = read_mask("0.5,0,1,1", 64, 64)
+    data = study.painted(model, PROMPT, pixels, mask, [5, 6], **ASKED)
+    figure = drawn.painted_figure(data, pixels, ["so"])
+    shown = [axes.images[0].get_array() for axes in figure.axes]
+    np.testing.assert_array_equal(shown, [pixels, data["masked"], *data["painted"].values])
+    told = [text.get_text() for text in figure.texts]
+    assert all(f"outside {float(each):.3f} from it" in told for each in data["outside"])
 
 
 # --- the script --------------------------------------------------------------------------------

@@ -121,6 +121,23 @@ def test_what_is_no_amplitude_or_share_is_refused(model, asked, said):
         study.measure(model, PICTURE, **asked)
 
 
+def test_figures_show_the_pictures_and_the_curves(measured):
+    data = measured[0]
+    drawn = study.figures(data, "china")
+    curves = iter(drawn["curves"].axes)
+    for quality in ("psnr", "ssim"):
+        for name in ("grid", "kind", "channel"):
+            lines = [line.get_ydata() for line in next(curves).lines]
+            np.testing.assert_array_equal(lines, data[f"{name}_{quality}"])
+    for name, figure in (("grid", "grid"), ("kind", "kinds")):
+        shown = [axes.images[0].get_array() for axes in drawn[figure].axes]
+        pictures = data[f"{name}_picture"].values.reshape(-1, 64, 128, 3)
+        np.testing.assert_array_equal(shown, pictures)
+        told = [text.get_text() for text in drawn[figure].texts]
+        last = (float(data[f"{name}_{quality}"][-1, -1]) for quality in ("psnr", "ssim"))
+        assert "{:.1f} dB, SSIM {:.2f}".format(*last) in told
+
+
 def test_a_whole_run(model, monkeypatch, tmp_path):
     monkeypatch.setattr(Experiment, "load", lambda self, name: model)
     arguments = ["--width", "64", "--amplitude", "2", "--amplitude", "0.5", "--share", "1"]

@@ -12,6 +12,7 @@ from running import run, summary
 from xray import bands
 from xray.samplers import NoiseSchedule, Prediction, ddpm, initial_noise, spaced_timesteps
 from xray.studies import stabilizing_noise as study
+from xray.studies import stabilizing_noise_figures as drawn
 
 PROMPT = "a big green fish"
 SCHEDULE = NoiseSchedule()
@@ -202,6 +203,30 @@ def test_the_table_compares_with_what_is_expected(measured):
     assert row["put back"] == pytest.approx(float(one["fresh"].mean()))
     finished = one["fine"].isel(point=-1) / measured["fine_expected"].isel(point=-1).mean()
     assert row["finished"] == pytest.approx(float(finished.mean()))
+
+
+# --- drawn ----------------------------------------------------------------------------------
+
+
+def test_the_balance_is_drawn_by_what_is_expected(measured):
+    panels = iter(drawn.balance_figure(measured, "so").axes)
+    for name in ("rms", "fine"):
+        expected = measured[f"{name}_expected"].mean("real")
+        for way in study.WAYS:
+            lines = next(panels).lines
+            solid = {line.get_label(): line.get_ydata() for line in lines}
+            for eta in ETAS:
+                ratio = measured[name].sel(way=way, eta=eta).mean("image") / expected
+                np.testing.assert_allclose(solid[f"{eta:g}"], ratio)
+            dotted = [line.get_ydata() for line in lines if line.get_linestyle() == ":"]
+            left = measured[f"{name}_left"] / expected if way == "left out" else []
+            np.testing.assert_allclose(dotted, left)
+
+
+def test_pictures_stand_under_their_eta(measured):
+    shown = [axes.images[0].get_array() for axes in drawn.pictures_figure(measured, "so").axes]
+    pictures = measured["picture"].transpose("way", "image", "eta", ...).values
+    np.testing.assert_array_equal(shown, pictures.reshape(-1, 64, 64, 3))
 
 
 # --- the script -----------------------------------------------------------------------------

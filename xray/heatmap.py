@@ -17,6 +17,7 @@ from matplotlib.image import AxesImage
 
 from xray import page
 from xray.page import FAINT, INK, MAPS, QUIET
+from xray.pixels import LUMA
 
 
 def labelled(
@@ -84,7 +85,7 @@ def _write_values(
     for (row, column), value in np.ndenumerate(values):
         if not np.isnan(value):
             shade = colormaps[colours]((value - low) / (high - low or 1))
-            dark = np.dot(shade[:3], (0.299, 0.587, 0.114)) < 0.5
+            dark = np.dot(shade[:3], LUMA) < 0.5
             told = f"{value:.2f}".replace("0.", ".", 1) if abs(value) < 0.995 else f"{value:.0f}"
             colour = "white" if dark else INK
             axes.text(column, row, told, ha="center", va="center", fontsize=size, color=colour)

@@ -170,7 +170,7 @@ def check_prompts(given: Mapping[str, Any]) -> None:
 
 
 def tokenizer_of(model: str) -> Tokenizer | None:
-    """The tokenizer of a model, of which nothing else is read; None if it comes without."""
+    """The tokenizer of a model whose weights are not read; None if it comes without."""
     from xray.checkpoints import open_checkpoint
 
     return open_checkpoint(model, weights=False).tokenizer

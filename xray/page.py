@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
@@ -103,6 +104,11 @@ def picture(
     made.imshow(pixels, interpolation="nearest", aspect="auto")
     made.set_axis_off()
     return made
+
+
+def shades(count: int) -> np.ndarray:
+    """Colours of curves that stand in an order, the first dark: (count, 4)."""
+    return colormaps["viridis"](np.linspace(0, 0.9, count))
 
 
 def evenly(items: Sequence[Any], most: int) -> list[Any]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue: ITU-R BT.601
+
 
 def pixels_of(image: Any) -> np.ndarray:
     """Pictures as the encoder takes them: (n, h, w, 3) float32 in [-1, 1].

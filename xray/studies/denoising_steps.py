@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from xray import bands, page
 from xray.page import BLUE, GREEN, MARGIN, QUIET, VERMILLION, WIDTH
+from xray.pixels import LUMA
 
 if TYPE_CHECKING:
     from xray.generator import Generator
     from xray.samplers import NoiseSchedule
     from xray.trace import Trace
 
-LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 FINE = 4.0  # cycles per picture: what is smaller than an eighth of it is detail
 COLOURS = {"layout": (BLUE, "-"), "colour": (VERMILLION, "--"), "detail": (GREEN, "-.")}
 
@@ -228,8 +227,7 @@ LABELS = {
 
 
 def _octaves(axes: Axes, data: xarray.Dataset, values: xarray.DataArray, dash: str) -> None:
-    colours = colormaps["viridis"](np.linspace(0, 0.9, data.sizes["band"]))
-    for band, colour in zip(data["band"].values, colours, strict=True):
+    for band, colour in zip(data["band"].values, page.shades(data.sizes["band"]), strict=True):
         thick = 2.2 if dash == "-" else 1.4
         axes.plot(
             data["step"], values.sel(band=band), dash, color=colour, linewidth=thick, label=band

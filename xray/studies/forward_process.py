@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -212,7 +211,6 @@ def curves(data: xarray.Dataset, made: str) -> Figure:
 
 def _octaves(axes: Axes, data: xarray.Dataset, values: xarray.DataArray, dash: str) -> None:
     """A curve for each octave, coarse ones dark."""
-    colours = colormaps["viridis"](np.linspace(0, 0.9, data.sizes["band"]))
-    for band, colour in zip(data["band"].values, colours, strict=True):
+    for band, colour in zip(data["band"].values, page.shades(data.sizes["band"]), strict=True):
         style = {"color": colour, "linewidth": 2 if dash == "-" else 1.4, "label": band}
         axes.plot(data.timestep, values.sel(band=band), dash, **style)

@@ -13,7 +13,7 @@ import numpy as np
 import xarray
 
 from xray import stats
-from xray.pixels import to_uint8
+from xray.pixels import LUMA, to_uint8
 
 if TYPE_CHECKING:
     from xray.generator import Generator
@@ -180,7 +180,7 @@ def colour_statistics(pixels: np.ndarray) -> dict[str, float]:
     return {
         "overshoot": float(np.mean(np.maximum(np.abs(pixels) - 1, 0)) / 2),
         "saturation": float(np.mean(np.where(most > 0, 1 - least / np.maximum(most, 1e-9), 0))),
-        "contrast": float((rgb @ [0.299, 0.587, 0.114]).std()),
+        "contrast": float((rgb @ LUMA).std()),
         "colourfulness": float(255 * (spread + 0.3 * centre)),
     }
 

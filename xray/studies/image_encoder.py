@@ -12,6 +12,7 @@ import xarray
 
 from xray import pictures, stats
 from xray.fidelity import psnr
+from xray.pixels import LUMA
 from xray.progress import Report, each
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _properties(pixels: np.ndarray, height: int) -> np.ndarray:
     factor = pixels.shape[0] // height
     blocks = _blocks(pixels / 255.0, factor)
     red, green, blue = np.moveaxis(blocks, -1, 0)
-    light = 0.299 * red + 0.587 * green + 0.114 * blue  # (y, x, factor, factor)
+    light = blocks @ LUMA  # (y, x, factor, factor)
     half = factor // 2
     found = [
         light.mean((2, 3)),

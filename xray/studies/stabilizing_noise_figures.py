@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -185,14 +183,9 @@ def _ratios(axes: Axes, data: xarray.Dataset, name: str, way: str) -> None:
     axes.fill_between(points, spread.min(axis=0), spread.max(axis=0), color=FAINT, alpha=0.4,
                       linewidth=0)  # fmt: skip
     axes.axhline(1, color=QUIET, linewidth=0.8)
-    colours = _colours(data["eta"].values)
-    for eta, colour in zip(data["eta"].values, colours, strict=True):
+    for eta, colour in zip(data["eta"].values, page.shades(data.sizes["eta"]), strict=True):
         ratio = (data[name].sel(way=way, eta=eta) / expected).mean("image")
         axes.plot(points, ratio, color=colour, linewidth=2, label=f"{eta:g}")
         if way == "left out":
             axes.plot(points, data[f"{name}_left"].sel(eta=eta) / expected, ":", color=colour)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _colours(etas: Sequence[float]) -> np.ndarray:
-    return colormaps["viridis"](np.linspace(0, 0.9, len(etas)))
