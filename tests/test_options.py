@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import running
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from xray.experiment import Experiment
@@ -89,6 +90,12 @@ def refused(monkeypatch, tmp_path):
 )
 def test_it_is_refused(refused, name, arguments, said):
     assert said in refused(name, *arguments)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in shipped("experiments").glob("*.py")])
+def test_every_experiment_has_what_all_have(name):
+    taken = {each for option in get_command(running.app(name)).params for each in option.opts}
+    assert {"--model", "--out", "--overwrite", "--svg"} <= taken
 
 
 def test_results_are_not_lost_to_a_run_that_is_refused_for_them(refused, tmp_path):

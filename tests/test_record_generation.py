@@ -241,10 +241,10 @@ def test_earlier_results_are_replaced_only_if_asked_and_only_by_a_run(saved, tmp
     def content():
         return {p.relative_to(tmp_path): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
 
-    assert go(*latents).exit_code == 0
+    assert go(*latents, "--svg").exit_code == 0
     (tmp_path / "notes.txt").write_text("mine")
     first = content()
-    assert tmp_path.joinpath("figures/timeline.png").exists()
+    assert {"timeline.png", "timeline.svg"} <= {p.name for p in tmp_path.glob("figures/*")}
 
     again = go(*latents, "--seed", 8)
     assert again.exit_code == 2 and "--overwrite" in again.stderr
@@ -256,7 +256,7 @@ def test_earlier_results_are_replaced_only_if_asked_and_only_by_a_run(saved, tmp
     assert go("--seed", 8, "--overwrite", "--record", "unet/out").exit_code == 0
     assert json.loads((tmp_path / "summary.json").read_text())["seeds"] == [8]
     assert xray.open(tmp_path / "trace.zarr").sites == ["unet/out", "sampler/out", "image"]
-    assert not (tmp_path / "figures" / "timeline.png").exists()
+    assert not list(tmp_path.glob("figures/timeline.*"))
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 

@@ -262,6 +262,7 @@ def test_an_over_long_prompt_is_an_error_with_the_count_and_the_words(small):
         PromptTooLong, match=r"17 tokens, 3 more than the 14.*'blue moon stars'"
     ) as e:
         small.tokens("star " * 14 + "blue moon stars")
+    assert "shorten the prompt (in Python, truncate=True cuts it)" in str(e.value)
     assert e.value.excess == 3
     assert e.value.lost == ["blue", "moon", "stars"]
 
