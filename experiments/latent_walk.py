@@ -71,8 +71,8 @@ def main(
         way = {"frames": frames, "noise": noise, "loop": loop}
         walks.order_of_stops(prompt, seed, **way)
         word = None if inset in ("", "latent") else inset
-        if word and (tokenizer := options.tokenizer_of(model)):
-            tokens_with(tokenizer, prompt, word)
+        if word:
+            tokens_with(options.tokenizer_of(model), prompt, word)
         way |= {"easing": easing, "angle": angle, "width": width, "height": height}
         generator = this.load(model)
         from xray.frames import Frames

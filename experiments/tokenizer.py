@@ -42,11 +42,10 @@ def main(
         merged, words = (word, word) if word else (study.MERGED, study.WORDS)
         yours = {"yours": study.pairs(spelling)} if spelling else {}
         spellings = yours | study.SPELLINGS
-        texts = study.phrases(spellings, phrase)
-        if tokenizer := options.tokenizer_of(model):  # what is wrong is said before it is opened
-            study.merges(tokenizer, merged)
-            for text in texts:
-                tokenizer.tokens(text)
+        tokenizer = options.tokenizer_of(model)
+        study.merges(tokenizer, merged)  # what is wrong is said before the model is opened
+        for text in study.phrases(spellings, phrase):
+            tokenizer.tokens(text)
         generator = this.load(model)
         from xray.studies import tokenizer_figures as drawn
 

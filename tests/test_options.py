@@ -11,6 +11,7 @@ import running
 from typer.main import get_command
 from typer.testing import CliRunner
 
+import xray
 from xray.experiment import Experiment
 from xray.resources import shipped
 
@@ -102,6 +103,14 @@ def test_results_are_not_lost_to_a_run_that_is_refused_for_them(refused, tmp_pat
     (tmp_path / "mine").touch()
     for name in (path.stem for path in shipped("experiments").glob("*.py")):
         assert "not empty" in refused(name, "--out", tmp_path)
+
+
+def test_a_model_without_a_vocabulary_is_refused_for_what_reads_prompts(refused, tiny):
+    from xray.checkpoints import save
+
+    save(xray.load(tiny, weights=None), "silent")
+    for name in ("denoising_steps", "tokenizer"):
+        assert "silent comes without a vocabulary" in refused(name, "--model", "silent")
 
 
 def test_an_empty_text_is_a_text_where_it_means_something(monkeypatch, tmp_path):

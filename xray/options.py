@@ -165,15 +165,25 @@ def check_prompts(given: Mapping[str, Any]) -> None:
     """
     texts = [text for name in TEXTS for text in _each(given.get(name)) if text]
     tokenizer = tokenizer_of(given["model"]) if texts else None
-    for text in texts if tokenizer else ():
+    for text in texts:
         tokenizer.tokens(text)
 
 
-def tokenizer_of(model: str) -> Tokenizer | None:
-    """The tokenizer of a model whose weights are not read; None if it comes without."""
+def tokenizer_of(model: str) -> Tokenizer:
+    """The tokenizer of a model whose weights are not read.
+
+    Raises:
+        ValueError: it has none, such as a single file.
+    """
     from xray.checkpoints import open_checkpoint
 
-    return open_checkpoint(model, weights=False).tokenizer
+    tokenizer = open_checkpoint(model, weights=False).tokenizer
+    if tokenizer is None:
+        raise ValueError(
+            f"{model} comes without a vocabulary and cannot read prompts: load it in Python with "
+            "tokenizer=…, save it with xray.checkpoints.save, and give that folder"
+        )
+    return tokenizer
 
 
 def _each(option: Any) -> Sequence[Any]:
