@@ -155,8 +155,8 @@ def ended(model, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         result = run(
             patch, model, "image_to_image", "--prompt", PROMPT, "--other", OTHER, "--picture",
-            "china", "--strength", 0.5, "--strength", 1, "--paint", "0,0,0.5,0.5", "--images", 1,
-            "--steps", 2, "--width", 128, "--height", 64, "--out", out,
+            "china", "--strength", 1, *("--strength", 0.5) * 2, "--paint", "0,0,0.5,0.5",
+            "--images", 1, "--steps", 2, "--width", 128, "--height", 64, "--out", out,
         )  # fmt: skip
     assert result.exit_code == 0, result.output
     return out, result.stdout
