@@ -2,6 +2,7 @@
 
 model = xray.load("mini")                               # the shipped miniature
 model = xray.load("stable-diffusion-2-1")               # a diffusers folder
+model = xray.load("owner/model", download=True)         # one of the Hugging Face Hub
 model = xray.load("v1-5-pruned.safetensors", ema=True)  # one file, as CompVis wrote them
 model = xray.load("sd-v1-4")                            # what `xray weights fetch` brought
 model = xray.load("sd-v1-4", weights=None)              # full size, random weights, for shape work
@@ -18,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xray.checkpoints import building, diffusers, keras_h5, ldm, native, registry
+from xray.checkpoints import building, diffusers, hub, keras_h5, ldm, native, registry
 from xray.checkpoints.checkpoint import Checkpoint, Component
 from xray.checkpoints.export import export_diffusers
 from xray.checkpoints.fetching import ensure
@@ -60,8 +61,9 @@ def load(
     Args:
         name: ``"mini"``, a model in `MODELS`, or a path: the folder of a diffusers model, a single
             file as CompVis and Stability AI publish them (``.safetensors``, or ``.ckpt`` where
-            torch is installed), a folder of KerasCV's .h5 files, a folder that `save` wrote. Or an
-            `Architecture` (with ``weights=None``).
+            torch is installed), a folder of KerasCV's .h5 files, a folder that `save` wrote. Or a
+            diffusers model's name on the Hugging Face Hub, ``"owner/model"``. Or an `Architecture`
+            (with ``weights=None``).
         weights: ``"pretrained"``, or None for random weights drawn from `seed`: enough for shapes,
             memory and time, not for pictures.
         seed: of random weights.
@@ -72,12 +74,12 @@ def load(
         jit: compile with XLA. By default at full size, where a step takes seconds; not for the
             miniature, which would spend longer compiling than running.
         text_encoder, unet, autoencoder: take this component from elsewhere: its folder in a
-            diffusers model, or any model. Must be of the same sizes.
+            diffusers model, its name on the Hub, or any model. Must be of the same sizes.
         variant: of a diffusers folder's files, such as ``"fp16"``.
         ema: of a single file, take the U-Net's exponential moving average.
         prediction: of a single file of 2.x, which does not tell: ``"epsilon"`` or ``"v"``.
-        download: fetch the weights of a model in `MODELS` if they are not here, gigabytes; without
-            it nothing is ever downloaded.
+        download: fetch the weights of a model in `MODELS` or of the Hub if they are not here,
+            gigabytes; without it nothing is ever downloaded.
 
     Returns:
         A `Generator`. Its weights are float32, read tensor by tensor and never twice in memory;
@@ -86,11 +88,12 @@ def load(
     Raises:
         ValueError: unknown name; weights that are damaged, missing, surplus or of other shapes;
             says what is there. Nothing is built from a part of what is needed.
+        ConnectionError: what was to be downloaded cannot be.
         EnvironmentProblem: two TensorFlow distributions at once, or Keras on another backend.
 
     Example:
         >>> xray.load("mini").generate("a red star", seed=7).image
-        >>> xray.load("stable-diffusion-v1-5", autoencoder="sd-vae-ft-mse")
+        >>> xray.load("sd-v1-4", autoencoder="stabilityai/sd-vae-ft-ema", download=True)
     """
     check_environment()
     from xray import architecture as architectures
@@ -106,7 +109,7 @@ def load(
         arch = getattr(architectures, FULL_SIZE[name])
         return building.random_model(str(name), arch, seed, tokenizer, numerics, jit)
     if isinstance(name, str):
-        ensure(name, download=download)
+        ensure(name, download=download, variant=variant)
     checkpoint = open_checkpoint(
         name,
         variant=variant,
@@ -117,7 +120,11 @@ def load(
     )
     others = {"text_encoder": text_encoder, "unet": unet, "autoencoder": autoencoder}
     checkpoint = checkpoint.exchanged(
-        {part: open_component(path, part) for part, path in others.items() if path is not None}
+        {
+            part: open_component(path, part, download=download)
+            for part, path in others.items()
+            if path is not None
+        }
     )
     if tokenizer is not None:
         checkpoint = replace(checkpoint, tokenizer=tokenizer)
@@ -158,7 +165,7 @@ def form_of(name: str | os.PathLike) -> str | None:
     Returns:
         ``"diffusers"``, ``"keras_cv"``, ``"xray"`` or ``"file"``.
     """
-    path = Path(name)
+    path = _path(name)
     if diffusers.is_folder(path):
         return "diffusers"
     if keras_h5.is_folder(path):
@@ -168,14 +175,26 @@ def form_of(name: str | os.PathLike) -> str | None:
     return "file" if path.suffix in WEIGHTS and path.is_file() else None
 
 
+def _path(name: str | os.PathLike) -> Path:
+    """Where a model is: a path is its own, one of the Hub's is in the Hub's cache."""
+    return hub.cached(name) or Path(name)
+
+
 def check_name(name: str | os.PathLike) -> None:
     """Refuse what is no model, before anything heavy is imported.
 
     Raises:
         ValueError: says which models there are.
     """
-    if str(name) not in MODELS and form_of(name) is None:
-        raise ValueError(f"{str(name)!r} is neither a model ({', '.join(MODELS)}) nor one's path")
+    if str(name) in MODELS or form_of(name) is not None:
+        return
+    told = f"{str(name)!r} is neither a model ({', '.join(MODELS)}) nor one's path"
+    if hub.is_id(name):
+        told += (
+            ". If it is a model's name on the Hugging Face Hub, nothing of it is on this machine: "
+            "fetch it with download=True, or an experiment's --download"
+        )
+    raise ValueError(told)
 
 
 def open_checkpoint(
@@ -198,9 +217,10 @@ def open_checkpoint(
             f"single file of it, or build it without: xray.load({name!r}, weights=None)"
         )
     check_name(name)
-    path, form = Path(name), form_of(name)
+    path, form = _path(name), form_of(name)
     if form == "diffusers":
-        return diffusers.open_folder(path, variant=variant, weights=weights)
+        checkpoint = diffusers.open_folder(path, variant=variant, weights=weights)
+        return replace(checkpoint, name=str(name)) if hub.is_id(name) else checkpoint
     if form == "keras_cv":
         return keras_h5.open_folder(path, numerics=numerics, weights=weights)
     if form == "file":
@@ -212,22 +232,28 @@ def open_checkpoint(
     return native.open_folder(path, weights=weights)
 
 
-def open_component(path: str | Path, part: str) -> Component:
+def open_component(name: str | Path, part: str, *, download: bool = False) -> Component:
     """One component, from its own folder or out of any model.
 
     Args:
-        path: as for `load`.
+        name: as for `load`.
         part: ``"text_encoder"``, ``"unet"`` or ``"autoencoder"``.
+        download: as for `load`; of a model of the Hub, only this component.
     """
-    if Path(path).suffix == ".h5":
-        return keras_h5.open_component(Path(path), part)
-    if diffusers.is_component(Path(path)):
-        return diffusers.open_component(Path(path), part)
+    if isinstance(name, str):
+        ensure(name, download=download, parts=(part,))
+    path = _path(name)
+    if path.suffix == ".h5":
+        return keras_h5.open_component(path, part)
+    if diffusers.is_component(path):
+        return diffusers.open_component(path, part)
+    if diffusers.is_folder(path):
+        return diffusers.open_component(path / diffusers.FOLDERS[part], part)
     # What a U-Net predicts does not matter here, and yet 2.x must be told.
-    prediction = "epsilon" if form_of(path) == "file" else None
-    components = open_checkpoint(path, prediction=prediction).components
+    prediction = "epsilon" if form_of(name) == "file" else None
+    components = open_checkpoint(name, prediction=prediction).components
     if part not in components:
-        raise ValueError(f"{path} holds no {part}")
+        raise ValueError(f"{name} holds no {part}")
     return components[part]
 
 
@@ -235,6 +261,8 @@ def _check_options(name: str | Path | Architecture, **given: str | bool | None) 
     """Refuse what can only be said of another form of weights."""
     path = isinstance(name, (str, os.PathLike)) and str(name) not in MODELS
     form = form_of(name) if path else None
+    if path and hub.is_id(name):
+        form = "diffusers"  # or will be, once it is fetched
     for option, value in given.items():
         what = "diffusers folders" if option == "variant" else "single files"
         if value and form != {"variant": "diffusers"}.get(option, "file"):

@@ -71,7 +71,10 @@ def open_folder(folder: Path, *, variant: str | None = None, weights: bool = Tru
     ]
     if lacking:
         told = read_json(folder / "model_index.json").get("_class_name", "model")
-        raise ValueError(f"{folder} is a {told} without {', '.join(lacking)}")
+        raise ValueError(
+            f"{folder} is a {told} without {', '.join(lacking)}; fetch it whole, a model of the "
+            "Hub with download=True"
+        )
     components = {
         name: open_component(folder / place, name, variant=variant, weights=weights)
         for name, place in FOLDERS.items()

@@ -14,12 +14,13 @@ import errno
 import hashlib
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import xray
-from xray.checkpoints import registry
+from xray.checkpoints import hub, registry
+from xray.checkpoints.diffusers import FOLDERS
 from xray.checkpoints.registry import File, Published, cache
 from xray.stats import format_bytes
 
@@ -76,18 +77,28 @@ def fetch(
     say(f"{model.name} is whole, in {cache()}")
 
 
-def ensure(name: str, *, download: bool) -> None:
+def ensure(
+    name: str,
+    *,
+    download: bool,
+    parts: Sequence[str] = tuple(FOLDERS),
+    variant: str | None = None,
+) -> None:
     """Have the weights of a registered model here, or say how to get them.
 
     Args:
         name: as `xray.load` takes it.
-        download: fetch what is missing; without it nothing is ever downloaded.
+        download: fetch what is missing, of a model of the Hugging Face Hub too; without it nothing
+            is ever downloaded.
+        parts, variant: of a model of the Hub, as `xray.checkpoints.hub.fetch`.
 
     Raises:
         ValueError: they are not here; says how large they are and how to fetch them.
         ConnectionError, OSError: as `fetch`.
     """
     model = registry.registered().get(name)
+    if model is None and download and hub.is_id(name):
+        hub.fetch(name, parts, variant=variant)
     if model is None or not model.missing:
         return
     if not download:
