@@ -101,6 +101,59 @@ def test_shards_and_half_precision(model, spare, tmp_path, dtype):
     assert_same_weights(weights_of(loaded), expected)
 
 
+def test_weights_in_half_precision_can_stay_so_in_memory(model, spare, tmp_path):
+    export_diffusers(model, tmp_path / "tiny", dtype="float16")
+    half = xray.load(tmp_path / "tiny", dtype="float16")
+    assert {str(v.dtype) for v in all_variables(half.networks).values()} == {"float16"}
+    expected = {k: v.astype(np.float16) for k, v in weights_of(model).items()}
+    assert_same_weights(weights_of(half), expected)
+    with into(spare):
+        whole = xray.load(tmp_path / "tiny")
+    # The same numbers, in half of the memory: what is computed of them is the same to the bit.
+    assert half.digest == whole.digest
+    run = {"steps": 2, "seed": 3, "record": ["sampler/*", "text/out", "unet/mid/attn.0/out"]}
+    assert all(
+        r.equal for r in xray.diff(half.generate(PROMPT, **run), whole.generate(PROMPT, **run)).rows
+    )
+    # LoRA and learned words are merged into what is kept, and come off to the bit.
+    lora, key = tmp_path / "lora.safetensors", "unet/mid/attn.0/cross/to_k/kernel"
+    name = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
+    parts = {f"{name}.lora_down.weight": (1, 16), f"{name}.lora_up.weight": (16, 1)}
+    save_file({part: np.ones(shape, np.float32) for part, shape in parts.items()}, lora)
+    save_file({"<toy>": np.ones((2, 16), np.float32)}, tmp_path / "toy.safetensors")
+    half.load_lora(lora, 0.5)
+    half.load_textual_inversion(tmp_path / "toy.safetensors")
+    found = weights_of(half)
+    np.testing.assert_array_equal(
+        found[key], (expected[key].astype(np.float32) + 0.5).astype(np.float16)
+    )
+    assert {v.dtype for v in found.values()} == {np.dtype(np.float16)}
+    for adapter in list(half.adapters):
+        half.unload(adapter)
+    assert_same_weights(weights_of(half), expected)
+
+
+def test_what_is_rounded_to_half_precision_says_so(folder, copy, tiny, model):
+    halves = building.build(tiny, lambda shape: np.zeros(shape, np.float16), "float16")
+    with into(halves):
+        rounded, plain = (
+            xray.load(folder, dtype="float16"),
+            xray.checkpoints.open_checkpoint(folder),
+        )
+    assert rounded.digest != plain.digest
+    key = "text/layer.1/fc1/kernel"
+    np.testing.assert_array_equal(weights_of(rounded)[key], weights_of(model)[key].astype("f2"))
+    path, name = copy / "text_encoder" / "model.safetensors", "text_model.final_layer_norm.bias"
+    rewrite(path, lambda held: {**held, name: held[name] + np.float32(1e5)})
+    with (
+        into(halves),
+        pytest.raises(ValueError, match="text/norm/beta has numbers that are too large"),
+    ):
+        xray.load(copy, dtype="float16")
+    with pytest.raises(ValueError, match="dtype must be 'float32' or 'float16', got 'int8'"):
+        xray.load(folder, dtype="int8")
+
+
 def test_brain_floats_are_read(model, copy, spare):
     import ml_dtypes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
 
@@ -71,9 +72,10 @@ def test_every_weight_comes_back_to_the_bit(model, loaded):
 
 
 def test_weights_begin_in_memory_where_tensorflow_may_take_them_as_they_are():
-    for shape in [(), (3,), (5, 7), (3, 3, 40, 50), (1000, 1201)] * 5:
-        made = building._aligned(shape)
-        assert made.shape == shape and made.dtype == np.float32
+    shapes = [(), (3,), (5, 7), (3, 3, 40, 50), (1000, 1201)] * 5
+    for shape, dtype in itertools.product(shapes, ("float32", "float16")):
+        made = building._aligned(shape, dtype)
+        assert made.shape == shape and made.dtype == dtype
         assert made.ctypes.data % 64 == 0 and made.flags["C_CONTIGUOUS"]
 
 

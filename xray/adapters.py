@@ -272,7 +272,7 @@ def _teach(model: Generator, words: list[Adapter]) -> None:
     table = np.concatenate([own, *(word.vectors.astype(own.dtype) for word in words)])
     model.architecture = replace(model.architecture, vocab_size=len(table))
     # A layer of its own: the other may belong to a KerasCV model, and cannot grow.
-    with initial_weights(lambda shape: np.zeros(shape, np.float32)):
+    with initial_weights(lambda shape: np.zeros(shape, np.float32), own.dtype.name):
         net.embedding = build_text_embedding(model.architecture)
     net.embedding.token_embedding.embeddings.assign(table)
     positions = old.position_embedding.embeddings

@@ -319,14 +319,15 @@ def _autoencoder_mid(arch: Architecture) -> Level:
 
 
 @contextlib.contextmanager
-def initial_weights(fill: Callable[[tuple[int, ...]], Any]):
+def initial_weights(fill: Callable[[tuple[int, ...]], Any], dtype: str = "float32"):
     """While it lasts, Keras takes new kernels and embeddings from ``fill(shape)``.
 
     Drawing the initial weights of a full-size model takes Keras half a minute, and they are
     overwritten at once. Restored afterwards, also on an error.
 
     Args:
-        fill: float32 values for a shape, such as ``np.zeros`` or `unwritten`.
+        fill: values for a shape, such as ``np.zeros`` or `unwritten`.
+        dtype: in which all new weights are kept; the networks compute in float32 whatever it is.
 
     Example:
         >>> with initial_weights(unwritten):
@@ -340,11 +341,14 @@ def initial_weights(fill: Callable[[tuple[int, ...]], Any]):
     def filled(self: Any, shape: tuple[int, ...], dtype: Any = None) -> Any:
         return keras.ops.convert_to_tensor(fill(tuple(shape)), dtype or "float32")
 
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
     for cls in classes:
         cls.__call__ = filled
     try:
         yield
     finally:
+        keras.config.set_dtype_policy(policy)
         for cls, call in zip(classes, own, strict=True):
             if call is None:
                 del cls.__call__
@@ -352,7 +356,7 @@ def initial_weights(fill: Callable[[tuple[int, ...]], Any]):
                 cls.__call__ = call
 
 
-def unwritten(shape: tuple[int, ...]) -> Any:
+def unwritten(shape: tuple[int, ...], dtype: str = "float32") -> Any:
     """Initial weights that hold no memory: a place for them is reserved, and nothing written there.
 
     What they are is undefined until they are assigned. The system gives memory to what is written,
@@ -360,4 +364,4 @@ def unwritten(shape: tuple[int, ...]) -> Any:
     """
     import tensorflow as tf
 
-    return tf.raw_ops.Empty(shape=shape, dtype=tf.float32, init=False)
+    return tf.raw_ops.Empty(shape=shape, dtype=dtype, init=False)

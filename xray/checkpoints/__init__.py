@@ -48,6 +48,7 @@ def load(
     tokenizer: Tokenizer | None = None,
     numerics: str | None = None,
     jit: bool | None = None,
+    dtype: str = "float32",
     text_encoder: str | Path | None = None,
     unet: str | Path | None = None,
     autoencoder: str | Path | None = None,
@@ -73,6 +74,9 @@ def load(
             KerasCV's own weights come with its ways of spacing timesteps and padding prompts too.
         jit: compile with XLA. By default at full size, where a step takes seconds; not for the
             miniature, which would spend longer compiling than running.
+        dtype: in which the weights are kept in memory, ``"float32"`` or, in half of it,
+            ``"float16"``: of files in float16 nothing is lost, others are rounded. All is computed
+            in float32; compiled with XLA, a network makes itself float32 copies while it runs.
         text_encoder, unet, autoencoder: take this component from elsewhere: its folder in a
             diffusers model, its name on the Hub, or any model. Must be of the same sizes.
         variant: of a diffusers folder's files, such as ``"fp16"``.
@@ -82,8 +86,8 @@ def load(
             gigabytes; without it nothing is ever downloaded.
 
     Returns:
-        A `Generator`. Its weights are float32, read tensor by tensor and never twice in memory;
-        ``sources`` says which component came from where.
+        A `Generator`. Its weights are read tensor by tensor and never twice in memory; ``sources``
+        says which component came from where.
 
     Raises:
         ValueError: unknown name; weights that are damaged, missing, surplus or of other shapes;
@@ -100,14 +104,16 @@ def load(
 
     if weights not in ("pretrained", None):
         raise ValueError(f"weights must be 'pretrained' or None, got {weights!r}")
+    if dtype not in ("float32", "float16"):
+        raise ValueError(f"dtype must be 'float32' or 'float16', got {dtype!r}")
     _check_options(name, variant=variant, ema=ema, prediction=prediction)
     if isinstance(name, architectures.Architecture):
         if weights is not None:
             raise ValueError("an Architecture has no pretrained weights; give weights=None")
-        return building.random_model("random", name, seed, tokenizer, numerics, jit)
+        return building.random_model("random", name, seed, tokenizer, numerics, jit, dtype)
     if name in FULL_SIZE and weights is None:
         arch = getattr(architectures, FULL_SIZE[name])
-        return building.random_model(str(name), arch, seed, tokenizer, numerics, jit)
+        return building.random_model(str(name), arch, seed, tokenizer, numerics, jit, dtype)
     if isinstance(name, str):
         ensure(name, download=download, variant=variant)
     checkpoint = open_checkpoint(
@@ -136,8 +142,9 @@ def load(
             checkpoint.tokenizer,
             numerics or checkpoint.numerics,
             jit,
+            dtype,
         )
-    return building.assemble(checkpoint, numerics=numerics, jit=jit)
+    return building.assemble(checkpoint, numerics=numerics, jit=jit, dtype=dtype)
 
 
 def outline(name: str | Path) -> Generator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import sys
@@ -22,25 +23,30 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 def assemble(
-    checkpoint: Checkpoint, *, numerics: str | None = None, jit: bool | None = None
+    checkpoint: Checkpoint,
+    *,
+    numerics: str | None = None,
+    jit: bool | None = None,
+    dtype: str = "float32",
 ) -> Generator:
-    """The model of a checkpoint, its weights read tensor by tensor.
+    """The model of a checkpoint, its weights read tensor by tensor and kept as `dtype`.
 
     Raises:
-        ValueError: the files do not hold what a model of these sizes needs.
+        ValueError: the files do not hold what a model of these sizes needs, or numbers that are
+            too large for `dtype`.
     """
     from xray.architecture import unwritten
     from xray.generator import Generator
 
     arch, matrix = checkpoint.architecture, checkpoint.rgb_matrix
-    networks = build(arch, unwritten)
+    networks = build(arch, functools.partial(unwritten, dtype=dtype), dtype)
     assign(networks, checkpoint.components)
     return Generator(
         checkpoint.name,
         arch,
         checkpoint.tokenizer,
         **networks,
-        digest=checkpoint.digest,
+        digest=_digest(checkpoint, dtype),
         sources=checkpoint.sources,
         read=reader(checkpoint.components),
         numerics=numerics or checkpoint.numerics,
@@ -50,6 +56,14 @@ def assemble(
     )
 
 
+def _digest(checkpoint: Checkpoint, dtype: str) -> str:
+    """Of the weights as they are kept: the files', if none of their numbers is rounded."""
+    kept = {t.dtype for part in checkpoint.components.values() for t in part.tensors.values()}
+    if dtype == "float32" or kept == {"F16"}:
+        return checkpoint.digest
+    return hashlib.sha256(f"{checkpoint.digest} {dtype}".encode()).hexdigest()
+
+
 def random_model(
     name: str,
     arch: Architecture,
@@ -57,6 +71,7 @@ def random_model(
     tokenizer: Tokenizer | None = None,
     numerics: str | None = None,
     jit: bool | None = None,
+    dtype: str = "float32",
 ) -> Generator:
     """A model with random weights that `seed` decides."""
     from xray.generator import Generator
@@ -64,14 +79,17 @@ def random_model(
 
     random = np.random.default_rng(seed)
     normal = _QuickNormal(random)
-    networks = build(arch, lambda shape: normal(shape) * np.float32(math.prod(shape[:-1])) ** -0.5)
+    networks = build(
+        arch, lambda shape: normal(shape) * np.float32(math.prod(shape[:-1])) ** -0.5, dtype
+    )
     # Biases and gains, which Keras makes zeros and ones: no model has such, and tests that met
     # only these would miss a forgotten one.
     for part, net in networks.items():
         for variable in variables(part, net).values():
             if len(variable.shape) == 1:
                 variable.assign(variable.numpy() + 0.1 * normal(tuple(variable.shape)))
-    digest = f"random-{seed}-" + hashlib.sha256(repr(arch).encode()).hexdigest()[:16]
+    told = repr(arch) + ("" if dtype == "float32" else dtype)
+    digest = f"random-{seed}-" + hashlib.sha256(told.encode()).hexdigest()[:16]
     return Generator(
         name,
         arch,
@@ -112,11 +130,13 @@ def pays_to_compile(arch: Architecture) -> bool:
     return arch.widths[0] >= 256
 
 
-def build(arch: Architecture, fill: Callable[[tuple[int, ...]], Any]) -> dict[str, Any]:
+def build(
+    arch: Architecture, fill: Callable[[tuple[int, ...]], Any], dtype: str = "float32"
+) -> dict[str, Any]:
     """The networks of these sizes, their kernels and embeddings from ``fill(shape)``."""
     from xray import architecture as a
 
-    with a.initial_weights(fill):
+    with a.initial_weights(fill, dtype):
         return {
             "text": a.build_text_encoder(arch),
             "unet": a.build_unet(arch),
@@ -131,10 +151,11 @@ def build(arch: Architecture, fill: Callable[[tuple[int, ...]], Any]) -> dict[st
 def assign(networks: dict[str, Any], components: dict[str, Component]) -> None:
     """Give every variable its value, after checking that all are there and fit.
 
-    One tensor at a time is read, turned as Keras has it, and made float32.
+    One tensor at a time is read, turned as Keras has it, and made of the variable's dtype.
 
     Raises:
-        ValueError: what is missing, surplus, of wrong shape or type, in all components.
+        ValueError: what is missing, surplus, of wrong shape or type, in all components; a number
+            is too large for a variable's dtype.
     """
     from xray.networks import variables
 
@@ -153,7 +174,9 @@ def assign(networks: dict[str, Any], components: dict[str, Component]) -> None:
         raise ValueError("; ".join(problems))
     report = _reporter("reading weights")
     for done, (key, variable, component, theirs) in enumerate(wanted):
-        value = _value(key, component.tensors[theirs], variable.shape, component.keras)
+        value = _value(
+            key, component.tensors[theirs], variable.shape, component.keras, variable.dtype
+        )
         variable.assign(_shared(value))
         del value  # it is the variable's now
         report(done + 1, len(wanted))
@@ -171,18 +194,27 @@ def reader(components: dict[str, Component]) -> Callable[[str, tuple[int, ...]],
     return read
 
 
-def _value(key: str, tensor: Tensor, shape: tuple[int, ...], keras: bool) -> np.ndarray:
-    """What a variable is to hold, of a tensor in a file: in one pass turned and made float32."""
-    value = _aligned(shape)
-    np.copyto(value, as_keras(key, tensor.read(), shape, keras), casting="unsafe")
+def _value(
+    key: str, tensor: Tensor, shape: tuple[int, ...], keras: bool, dtype: str = "float32"
+) -> np.ndarray:
+    """What a variable is to hold, of a tensor in a file: in one pass turned and made `dtype`."""
+    value = _aligned(shape, dtype)
+    try:
+        with np.errstate(over="raise"):
+            np.copyto(value, as_keras(key, tensor.read(), shape, keras), casting="unsafe")
+    except FloatingPointError as error:
+        raise ValueError(
+            f"{key} has numbers that are too large for {dtype}, whose largest is "
+            f"{np.finfo(dtype).max:g}: load the model as float32"
+        ) from error
     return value
 
 
-def _aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """Unwritten float32 that begin in memory where TensorFlow's tensors do, at multiples of 64."""
-    count = math.prod(shape)
-    room = np.empty(count + 16, np.float32)
-    start = -room.ctypes.data % 64 // 4
+def _aligned(shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
+    """Unwritten floats that begin in memory where TensorFlow's tensors do, at multiples of 64."""
+    count, size = math.prod(shape), np.dtype(dtype).itemsize
+    room = np.empty(count + 64 // size, dtype)
+    start = -room.ctypes.data % 64 // size
     return room[start : start + count].reshape(shape)
 
 
