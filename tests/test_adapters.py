@@ -232,6 +232,8 @@ def test_every_style_of_name_comes_to_its_kernels_and_off_again(own, tmp_path, n
         ({"unet.lora_alpha": 6, "text_encoder.lora_alpha": 6, "unet.r": 3}, 2),
         ({"lora_alpha": 6, "use_rslora": True}, 6 / 3**0.5),
         ({"lora_alpha": 3, "alpha_pattern": {"attn1.to_q": 12}}, 4),
+        ({"lora_alpha": 3, "alpha_pattern": {"attn1.to_q": 12, "to_q": 6}}, 4),
+        ({"lora_alpha": 0}, 0),
     ],
 )
 def test_without_alpha_the_configuration_decides_or_the_rank(own, tmp_path, metadata, factor):
@@ -243,6 +245,20 @@ def test_without_alpha_the_configuration_decides_or_the_rank(own, tmp_path, meta
     own.load_lora(path)
     wanted = expected(before, layers, factor)[key]
     np.testing.assert_allclose(weights(own)[key], wanted, rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    ["[1]", "{", "[" * 100_000, '{"lora_alpha": "6", "use_rslora": true}', '{"lora_alpha": [6]}'],
+    ids=["list", "cut", "deep", "text", "numbers"],
+)
+def test_a_configuration_that_is_none_is_refused(own, tmp_path, metadata):
+    key = "unet/down.0/attn.0/self/to_q/kernel"
+    written = {"lora_adapter_metadata": metadata}
+    path = write(tmp_path / "l.safetensors", {key: LAYERS[key]}, peft, alpha=None, metadata=written)
+    with pytest.raises(ValueError, match=r"lora_adapter_metadata|a number is read"):
+        own.load_lora(path)
+    assert not own.adapters
 
 
 def test_a_folder_of_peft_has_its_configuration_beside(own, tmp_path):
@@ -376,6 +392,25 @@ def whole_numbers(tensors):
         tensors[name] = tensors[name].astype(np.int32)
 
 
+def no_rank(tensors):
+    for name in tensors:
+        if tensors[name].ndim:
+            axis = 0 if "lora_down" in name else 1
+            tensors[name] = tensors[name].take([], axis)
+
+
+def no_alpha(tensors):
+    for name in tensors:
+        if name.endswith("alpha"):
+            tensors[name] = np.zeros(0, np.float32)
+
+
+def infinite_at_last(tensors):
+    """The layers before are merged by then, and must come off again."""
+    name = [name for name in tensors if "lora_up" in name][-1]
+    tensors[name][0, 0] = np.inf
+
+
 def no_alpha_number(tensors):
     for name in tensors:
         if name.endswith("alpha"):
@@ -395,6 +430,9 @@ def no_alpha_number(tensors):
         (renamed("diff"), "no LoRA as diffusers, PEFT or kohya write it"),
         (whole_numbers, "no LoRA"),
         (no_alpha_number, "alpha nan"),
+        (no_alpha, r"alpha \[\], and a number is read"),
+        (no_rank, "is of rank 0"),
+        (infinite_at_last, "is damaged: what it adds to .* is not finite"),
         (dict.clear, "no LoRA"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -187,9 +187,6 @@ def unload(model: Generator, adapter: Adapter) -> None:
     for key in adapter.changes:
         model.own.kept[key]()  # all can be read: only then is anything changed
     _restore(model, left, adapter.changes)
-    for key in adapter.changes:
-        if not any(key in a.changes for a in left):
-            del model.own.kept[key]
     _use(model, left)
 
 
@@ -224,6 +221,8 @@ def _keep(own: Own, key: str, variable: Any) -> None:
 def _added(adapter: Adapter, key: str, values: np.ndarray) -> np.ndarray:
     """A variable's values with what a LoRA adds to them."""
     change = adapter.changes[key].read(key, values.shape)
+    if not np.isfinite(change).all():
+        raise ValueError(f"{adapter.source} is damaged: what it adds to {key} is not finite")
     merged = values.astype(np.float32) + np.float32(adapter.scale) * change
     return merged.astype(values.dtype)
 
@@ -233,10 +232,12 @@ def _restore(model: Generator, adapters: list[Adapter], keys: Iterable[str]) -> 
     kernels = _kernels(model)
     for key in keys:
         values = model.own.kept[key]()
-        for adapter in adapters:
-            if key in adapter.changes:
-                values = _added(adapter, key, values)
+        merged = [adapter for adapter in adapters if key in adapter.changes]
+        for adapter in merged:
+            values = _added(adapter, key, values)
         kernels[key].assign(values)
+        if not merged:
+            del model.own.kept[key]
 
 
 def _digest(values: np.ndarray) -> bytes:

@@ -78,7 +78,8 @@ class Change:
     def read(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
         """The change of the kernel `key`, in float32 and of its shape."""
         up, down = (t.read().astype(np.float32) for t in (self.up, self.down))
-        change = up.reshape(len(up), -1) @ down.reshape(len(down), -1)
+        with np.errstate(invalid="ignore", over="ignore"):  # told by who merges it
+            change = up.reshape(len(up), -1) @ down.reshape(len(down), -1)
         return as_keras(key, change * np.float32(self.factor), shape, keras=False)
 
 
@@ -176,13 +177,16 @@ def _change(
             f"{path}: {name} is {up.shape} by {down.shape}, which does not make the {fitting[0]} "
             "that this model has there: it is for another model, or damaged"
         )
-    alpha = rank
+    if not rank:
+        raise ValueError(f"{path}: {name} is of rank 0, which changes nothing: it is damaged")
+    alpha: Any = rank
     if "alpha" in parts:
-        alpha = float(parts["alpha"].read().reshape(-1)[0])
+        values = parts["alpha"].read().reshape(-1).tolist()
+        alpha = values[0] if len(values) == 1 else values
     elif settings:
         alpha = _configured_alpha(name, key, rank, settings)
-    if not math.isfinite(alpha):
-        raise ValueError(f"{path}: {name} has the alpha {alpha}")
+    if not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+        raise ValueError(f"{path}: {name} has the alpha {alpha!r:.80}, and a number is read")
     return Change(up, down, alpha / rank)
 
 
@@ -225,20 +229,29 @@ def _settings(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="numpy") as file:
         written = (file.metadata() or {}).get("lora_adapter_metadata")
     try:
-        return json.loads(written) if written else {}
-    except ValueError as error:
+        settings = json.loads(written) if written else {}
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: its lora_adapter_metadata: {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} is damaged: its lora_adapter_metadata is no object")
+    return settings
 
 
-def _configured_alpha(name: str, key: str, rank: int, settings: Mapping[str, Any]) -> float:
-    """Alpha as PEFT has it: by a layer's name, or the same for all; by √rank where so asked."""
+def _configured_alpha(name: str, key: str, rank: int, settings: Mapping[str, Any]) -> Any:
+    """Alpha as PEFT has it: by a layer's name, or the same for all; by √rank where so asked.
+
+    Whatever stands there, which in a damaged file may be no number.
+    """
     component = {"unet": "unet", "text": "text_encoder"}[key.split("/")[0]]
 
     def get(what: str, default: Any) -> Any:
-        return settings.get(f"{component}.{what}", settings.get(what, default)) or default
+        value = settings.get(f"{component}.{what}", settings.get(what))
+        return default if value is None else value
 
-    alpha = get("lora_alpha", rank)
-    for pattern, value in get("alpha_pattern", {}).items():
-        if re.fullmatch(rf"(?:.*_)?{re.escape(_flat(pattern))}", name):
-            alpha = value
-    return alpha * math.sqrt(rank) if get("use_rslora", False) else alpha
+    alpha, patterns = get("lora_alpha", rank), get("alpha_pattern", {})
+    if isinstance(patterns, dict):
+        named = (p for p in patterns if re.fullmatch(rf"(?:.*_)?{re.escape(_flat(p))}", name))
+        alpha = next((patterns[p] for p in named), alpha)  # the first, as PEFT has it
+    if get("use_rslora", False) and isinstance(alpha, (int, float)):
+        alpha *= math.sqrt(rank)
+    return alpha
