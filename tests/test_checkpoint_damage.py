@@ -173,6 +173,16 @@ def test_damaged_configurations_are_named(folder, unchanged, file, content):
         xray.load(folder)
 
 
+@pytest.mark.parametrize("file", ["unet/config.json", "tokenizer/vocab.json", FILE + ".index.json"])
+def test_a_configuration_of_gigabytes_is_not_read(folder, unchanged, file):
+    if file.endswith(".index.json"):
+        (folder / FILE).unlink()
+    with (folder / file).open("wb") as bomb:
+        bomb.truncate(1 << 40)  # takes no room on the disk, and would take all memory
+    with unchanged, pytest.raises(ValueError, match=f"{file} is refused: 1,099,511,627,776 bytes"):
+        xray.load(folder)
+
+
 def test_all_that_is_wrong_is_one_error(folder, unchanged):
     retensored(**{NAME: None, "one": np.zeros(1), "two": np.zeros(1)})(folder / FILE)
     vae = folder / "vae" / "diffusion_pytorch_model.safetensors"

@@ -200,6 +200,13 @@ def _download(file: File, url: str) -> None:
             f"{url}: the server answers {status}, {error.response.reason_phrase}; if it is not "
             f"there any more, give another place that has {file.name} with --from"
         ) from error
+    except OSError as error:
+        if error.errno is not None or isinstance(error, ConnectionError):
+            raise
+        raise ConnectionError(
+            f"{url}: {format_bytes(file.part.stat().st_size)} came where {about(file)} was to; "
+            "what has come is kept: fetch again to go on, or from another place with --from"
+        ) from error
     except Exception as error:
         # httpx or httpx2, by the release of huggingface_hub.
         if not type(error).__module__.startswith("httpx"):

@@ -25,6 +25,7 @@ PICKLES = (".ckpt", ".bin", ".pt", ".pth")
 WEIGHTS = (".safetensors", *PICKLES)
 
 _HEADER_MOST = 100_000_000  # bytes; the same as in the format's own library
+_JSON_MOST = 50_000_000  # bytes; of vocabularies and indices the largest have a few million
 _CONVERT = (
     "have it converted to .safetensors, "
     "for example by https://huggingface.co/spaces/safetensors/convert"
@@ -102,9 +103,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
-        ValueError: it is none; names the file.
+        ValueError: it is none, or larger than any configuration; names the file.
         FileNotFoundError: nothing is there.
     """
+    if (size := path.stat().st_size) > _JSON_MOST:
+        raise ValueError(f"{path} is refused: {size:,} bytes are no configuration or vocabulary")
     try:
         data = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
