@@ -22,6 +22,7 @@ from xray.checkpoints import building, export_diffusers, save
 from xray.networks import variables
 
 PROMPT = "a red star above a moon"
+TOKENS = 538  # of the tests' vocabulary
 
 
 def all_variables(networks):
@@ -358,6 +359,34 @@ def test_a_vocabulary_that_would_give_other_ids_is_refused(copy):
     path.write_text("\n".join([version, second, first, *rest]), "utf-8")
     with pytest.raises(ValueError, match="does not follow from the merges|not one of CLIP's kind"):
         xray.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("merges.txt", lambda text: b"\xff" + text, r"merges\.txt is damaged: 'utf-8' codec"),
+        ("merges.txt", lambda text: text + b"a\n", "no table of ids with pairs to merge"),
+        ("vocab.json", lambda text: text.replace(b": 7,", b': "7",'), "no table of ids"),
+        (
+            "vocab.json",
+            lambda text: text.replace(b": 7,", b": 70000,"),
+            "ids would be others|CLIP's",
+        ),
+        ("special_tokens_map.json", lambda text: b'{"pad_token": [1]}', "not one of CLIP's kind"),
+        (
+            "added_tokens.json",
+            lambda text: json.dumps({"<toy>": TOKENS}).encode(),
+            rf"the tokenizer has {TOKENS + 1} tokens and the text encoder {TOKENS}",
+        ),
+    ],
+)
+def test_a_damaged_vocabulary_is_named(copy, tokenizer, file, change, message):
+    assert len(tokenizer.vocabulary) == TOKENS
+    path = copy / "tokenizer" / file
+    path.write_bytes(change(path.read_bytes() if path.exists() else b""))
+    with pytest.raises(ValueError, match=message) as error:
+        xray.load(copy)
+    assert str(copy) in str(error.value)
 
 
 def test_only_sizes_are_read_where_no_weights_are_wanted(copy, model, spare):

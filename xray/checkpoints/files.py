@@ -25,7 +25,7 @@ PICKLES = (".ckpt", ".bin", ".pt", ".pth")
 WEIGHTS = (".safetensors", *PICKLES)
 
 _HEADER_MOST = 100_000_000  # bytes; the same as in the format's own library
-_JSON_MOST = 50_000_000  # bytes; of vocabularies and indices the largest have a few million
+_TEXT_MOST = 50_000_000  # bytes; of vocabularies and indices the largest have a few million
 _CONVERT = (
     "have it converted to .safetensors, "
     "for example by https://huggingface.co/spaces/safetensors/convert"
@@ -99,17 +99,31 @@ def mistaken(path: Path) -> str | None:
     return _mistaken(_head(path))
 
 
+def read_text(path: Path) -> str:
+    """A configuration or vocabulary.
+
+    Raises:
+        ValueError: it is no text, or larger than any of them; names the file.
+        FileNotFoundError: nothing is there.
+    """
+    if (size := path.stat().st_size) > _TEXT_MOST:
+        raise ValueError(f"{path} is refused: {size:,} bytes are no configuration or vocabulary")
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
-        ValueError: it is none, or larger than any configuration; names the file.
+        ValueError: it is none; names the file.
         FileNotFoundError: nothing is there.
     """
-    if (size := path.stat().st_size) > _JSON_MOST:
-        raise ValueError(f"{path} is refused: {size:,} bytes are no configuration or vocabulary")
+    text = read_text(path)
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = json.loads(text)
     except (ValueError, RecursionError) as error:
         mistaken = _mistaken(_head(path))
         reason = f"it {mistaken}" if mistaken else str(error)

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from xray.checkpoints.files import read_json
+from xray.checkpoints.files import read_json, read_text
 from xray.tokenizer import END, START, Tokenizer
 
 
@@ -38,9 +38,9 @@ def open_vocabulary(folder: Path, length: int) -> Tokenizer:
             vocabulary[_pad_token(folder)],
             None if letters == clips else "".join(letters),
         )
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder}: the vocabulary is not one of CLIP's kind ({error})") from error
-    if tokenizer.vocabulary != ordered:
+    if tokenizer.vocabulary != ordered or sorted(vocabulary.values()) != [*range(len(ordered))]:
         raise ValueError(
             f"{folder}: the vocabulary does not follow from the merges as CLIP's does, so that ids "
             "would be others than the text encoder learned"
@@ -86,18 +86,24 @@ def _read(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     if (folder / "merges.txt").is_file() and (folder / "vocab.json").is_file():
         vocabulary = read_json(folder / "vocab.json")
         # Split at line feeds only: a symbol may be another of Unicode's ends of line.
-        lines = (folder / "merges.txt").read_text("utf-8").split("\n")
+        lines = read_text(folder / "merges.txt").split("\n")
         pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
     elif (folder / "tokenizer.json").is_file():
         model = read_json(folder / "tokenizer.json").get("model")
         if not isinstance(model, dict) or model.get("type") != "BPE":
             raise ValueError(f"{folder / 'tokenizer.json'} is no byte-pair encoding")
         vocabulary, pairs = model.get("vocab"), model.get("merges")
-        pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in pairs or []]
+        pairs = pairs if isinstance(pairs, list) else []
+        pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in pairs]
     else:
         raise ValueError(f"{folder} has neither vocab.json with merges.txt nor tokenizer.json")
-    if not isinstance(vocabulary, dict) or {len(pair) for pair in pairs} - {2}:
-        raise ValueError(f"{folder}: the vocabulary is damaged")
+    sound = isinstance(vocabulary, dict) and all(isinstance(id, int) for id in vocabulary.values())
+    if not sound or not all(
+        isinstance(p, list) and list(map(type, p)) == [str, str] for p in pairs
+    ):
+        raise ValueError(
+            f"{folder}: the vocabulary is damaged: it is no table of ids with pairs to merge"
+        )
     return vocabulary, [tuple(pair) for pair in pairs]
 
 
