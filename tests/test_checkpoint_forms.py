@@ -7,6 +7,7 @@ import json
 import shutil
 import weakref
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -376,7 +377,7 @@ def test_a_vocabulary_that_would_give_other_ids_is_refused(copy):
         (
             "added_tokens.json",
             lambda text: json.dumps({"<toy>": TOKENS}).encode(),
-            rf"the tokenizer has {TOKENS + 1} tokens and the text encoder {TOKENS}",
+            rf"has embeddings for {TOKENS} tokens, and the tokenizer has {TOKENS + 1}",
         ),
     ],
 )
@@ -416,7 +417,7 @@ def test_no_two_tensors_are_in_memory_at_once(folder, spare, monkeypatch):
 # --- single files ----------------------------------------------------------------------------
 
 LDM_1 = Architecture(
-    vocab_size=300,
+    vocab_size=600,
     text_length=20,
     text_width=64,
     text_heads=1,
@@ -499,6 +500,49 @@ def test_a_vocabulary_can_be_given(published, tokenizer):
     with into(networks):
         loaded = xray.load(path, tokenizer=tokenizer, **options(arch))
     assert loaded.tokenizer is tokenizer
+
+
+def test_the_path_of_a_vocabulary_can_be_given(published, folder, tokenizer):
+    path, arch, _, networks = published
+    with into(networks):
+        loaded = xray.load(path, tokenizer=folder / "tokenizer", **options(arch))
+    np.testing.assert_array_equal(loaded.tokenizer.ids(PROMPT), tokenizer.ids(PROMPT))
+    larger = tokenizer.adding("<toy>", 600)
+    with pytest.raises(
+        ValueError, match="has embeddings for 600 tokens, and the tokenizer has 1138"
+    ):
+        xray.load(path, tokenizer=larger, **options(arch))
+
+
+CLIP = Path(__file__).parents[2] / "shared" / "clip" / "bpe_simple_vocab_16e6.txt.gz"
+
+
+@pytest.mark.skipif(not CLIP.exists(), reason=f"no CLIP vocabulary: {CLIP}")
+def test_a_single_file_reads_prompts_with_clips_vocabulary_once_it_is_here(
+    published, tmp_path, monkeypatch
+):
+    path, arch, _, networks = published
+    place = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
+    place = "cond_stage_model.model.token_embedding.weight" if arch.linear_projections else place
+    held = load_file(path)
+    assert place in held
+    held[place] = np.zeros((49408, arch.text_width), np.float32)
+    save_file(held, tmp_path / "model.safetensors")
+    loaded = []
+    monkeypatch.setenv("XRAY_CACHE", str(tmp_path))
+    monkeypatch.setattr(
+        building, "assemble", lambda checkpoint, **kwargs: loaded.append(checkpoint)
+    )
+    xray.load(tmp_path / "model.safetensors", **options(arch))
+    shutil.copy(CLIP, tmp_path)
+    xray.load(tmp_path / "model.safetensors", **options(arch))
+    without, tokenizer = (checkpoint.tokenizer for checkpoint in loaded)
+    assert without is None
+    # As CLIP's tokenizer has them; 2.x pads with its own token.
+    pad = 0 if arch.linear_projections else 49407
+    assert tokenizer.ids("a photo of a cat")[:8].tolist() == [
+        49406, 320, 1125, 539, 320, 2368, 49407, pad
+    ]  # fmt: skip
 
 
 def test_a_file_without_autoencoder_takes_another(published, tmp_path):

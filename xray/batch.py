@@ -109,7 +109,8 @@ def prompt_tokens(model: Generator, prompt: str, truncate: bool) -> list[Token]:
     if model.tokenizer is None:
         raise ValueError(
             f"{model.name} was loaded without a vocabulary and cannot read {prompt!r}; "
-            "give embeddings in place of text"
+            "load it with tokenizer=PATH (CLIP's bpe_simple_vocab_16e6.txt.gz, or the tokenizer "
+            "folder of a diffusers model), or give embeddings in place of text"
         )
     return model.tokenizer.tokens(prompt, truncate=truncate)
 

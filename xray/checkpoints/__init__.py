@@ -26,6 +26,7 @@ from xray.checkpoints.fetching import ensure
 from xray.checkpoints.files import WEIGHTS
 from xray.checkpoints.native import save
 from xray.checkpoints.stock import from_keras_cv
+from xray.checkpoints.vocabulary import open_vocabulary
 from xray.environment import check_environment
 from xray.resources import shipped
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MODELS", "export_diffusers", "form_of", "from_keras_cv", "load", "outline", "save"]
 
+CLIP_TOKENS = 49408  # its vocabulary is known by their number
 FULL_SIZE = {"sd-v1-4": "SD1", "sd-v2-1-base": "SD2", "sd-v2-1": "SD2_V"}
 MODELS = ("mini", *FULL_SIZE)
 
@@ -45,7 +47,7 @@ def load(
     *,
     weights: str | None = "pretrained",
     seed: int = 0,
-    tokenizer: Tokenizer | None = None,
+    tokenizer: Tokenizer | str | Path | None = None,
     numerics: str | None = None,
     jit: bool | None = None,
     dtype: str = "float32",
@@ -68,8 +70,10 @@ def load(
         weights: ``"pretrained"``, or None for random weights drawn from `seed`: enough for shapes,
             memory and time, not for pictures.
         seed: of random weights.
-        tokenizer: in place of the model's own. Full-size models built with ``weights=None`` and
-            single files have none; their prompts are embeddings unless it is given.
+        tokenizer: in place of the model's own; or the path of one, CLIP's
+            ``bpe_simple_vocab_16e6.txt.gz`` or the ``tokenizer`` folder of a diffusers model.
+            Single files have none: they get CLIP's if any weights have been fetched, with which it
+            comes. Without one, as where ``weights=None``, prompts are embeddings.
         numerics: ``"reference"`` or ``"keras_cv"``; by default what the weights were made for.
             KerasCV's own weights come with its ways of spacing timesteps and padding prompts too.
         jit: compile with XLA. By default at full size, where a step takes seconds; not for the
@@ -110,10 +114,12 @@ def load(
     if isinstance(name, architectures.Architecture):
         if weights is not None:
             raise ValueError("an Architecture has no pretrained weights; give weights=None")
-        return building.random_model("random", name, seed, tokenizer, numerics, jit, dtype)
+        words = _tokenizer("it", tokenizer, None, name, numerics)
+        return building.random_model("random", name, seed, words, numerics, jit, dtype)
     if name in FULL_SIZE and weights is None:
         arch = getattr(architectures, FULL_SIZE[name])
-        return building.random_model(str(name), arch, seed, tokenizer, numerics, jit, dtype)
+        words = _tokenizer(name, tokenizer, None, arch, numerics)
+        return building.random_model(str(name), arch, seed, words, numerics, jit, dtype)
     if isinstance(name, str):
         ensure(name, download=download, variant=variant)
     checkpoint = open_checkpoint(
@@ -132,19 +138,43 @@ def load(
             if path is not None
         }
     )
-    if tokenizer is not None:
-        checkpoint = replace(checkpoint, tokenizer=tokenizer)
+    arch, own, numerics = (
+        checkpoint.architecture,
+        checkpoint.tokenizer,
+        numerics or checkpoint.numerics,
+    )
+    if tokenizer is None and own is None and arch.vocab_size == CLIP_TOKENS:
+        fetched = registry.cache() / keras_h5.VOCABULARY
+        tokenizer = fetched if fetched.is_file() else None
+    words = _tokenizer(name, tokenizer, own, arch, numerics)
     if weights is None:
-        return building.random_model(
-            checkpoint.name,
-            checkpoint.architecture,
-            seed,
-            checkpoint.tokenizer,
-            numerics or checkpoint.numerics,
-            jit,
-            dtype,
-        )
+        return building.random_model(checkpoint.name, arch, seed, words, numerics, jit, dtype)
+    checkpoint = replace(checkpoint, tokenizer=words)
     return building.assemble(checkpoint, numerics=numerics, jit=jit, dtype=dtype)
+
+
+def _tokenizer(
+    name: str | Path,
+    given: Tokenizer | str | Path | None,
+    own: Tokenizer | None,
+    arch: Architecture,
+    numerics: str | None,
+) -> Tokenizer | None:
+    """What was given, opened if it is a path, or the model's own."""
+    from xray.tokenizer import Tokenizer
+
+    found = given or own
+    if isinstance(found, (str, Path)) and Path(found).is_dir():
+        found = open_vocabulary(Path(found), arch.text_length)
+    elif isinstance(found, (str, Path)):
+        pads = 0 if arch.linear_projections and numerics != "keras_cv" else None
+        found = Tokenizer.from_bpe(found, arch.text_length, pads)
+    if found and len(found.vocabulary) > arch.vocab_size:
+        raise ValueError(
+            f"{name} has embeddings for {arch.vocab_size} tokens, and the tokenizer has "
+            f"{len(found.vocabulary)}: it is of another model"
+        )
+    return found
 
 
 def outline(name: str | Path) -> Generator:

@@ -79,13 +79,7 @@ def open_folder(folder: Path, *, variant: str | None = None, weights: bool = Tru
         name: open_component(folder / place, name, variant=variant, weights=weights)
         for name, place in FOLDERS.items()
     }
-    text = components["text_encoder"].sizes
-    tokenizer = open_vocabulary(folder / "tokenizer", text["text_length"])
-    if (words := len(tokenizer.vocabulary)) > text["vocab_size"]:
-        raise ValueError(
-            f"{folder}: the tokenizer has {words} tokens and the text encoder {text['vocab_size']}:"
-            " they are not of one model"
-        )
+    length = components["text_encoder"].sizes["text_length"]
     scheduler = _scheduler(folder / "scheduler" / "scheduler_config.json")
     spacing = scheduler.pop("spacing")
     side = read_json(folder / "unet" / "config.json").get("sample_size")
@@ -93,7 +87,7 @@ def open_folder(folder: Path, *, variant: str | None = None, weights: bool = Tru
         name=folder.resolve().name,
         components=components,
         settings={**scheduler, "size": 8 * side if isinstance(side, int) else 512},
-        tokenizer=tokenizer,
+        tokenizer=open_vocabulary(folder / "tokenizer", length),
         spacing=spacing,
     )
 
