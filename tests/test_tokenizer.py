@@ -1,5 +1,6 @@
 """Prompts to tokens: CLIP's ids, the words they belong to, and errors that say what to do."""
 
+import gzip
 import html
 import itertools
 import json
@@ -367,6 +368,7 @@ def test_a_saved_tokenizer_comes_back(tmp_path, alphabet):
         "",
         "<html>404</html>",
         "[]",
+        "[" * 100_000,
         "{}",
         json.dumps({"merges": ["abc"], "length": 24, "pad": None, "alphabet": None}),
         json.dumps({"merges": [], "length": "24", "pad": None, "alphabet": None}),
@@ -394,3 +396,16 @@ def test_a_damaged_vocabulary_is_refused(tmp_path):
             Tokenizer.from_bpe(path)
     with pytest.raises(FileNotFoundError):
         Tokenizer.from_bpe(tmp_path / "none.gz")
+
+
+def test_a_vocabulary_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path, monkeypatch):
+    path = tmp_path / "bpe.txt.gz"
+    path.write_bytes(b"".join(gzip.compress(bytes(1_000_000)) for _ in range(50)))
+    read = []
+    original = gzip.GzipFile.read
+    monkeypatch.setattr(
+        gzip.GzipFile, "read", lambda *args: read.append(original(*args)) or read[-1]
+    )
+    with pytest.raises(ValueError, match="it unpacks to more than 10,000,000 bytes"):
+        Tokenizer.from_bpe(path)
+    assert sum(map(len, read)) < 11_000_000

@@ -36,6 +36,7 @@ START = "<|startoftext|>"
 END = "<|endoftext|>"
 _END_OF_WORD = "</w>"
 _CLIP_MERGES = 49152 - 256 - 2  # the published file lists more; CLIP stops here
+_CLIP_BYTES = 10_000_000  # the published file unpacks to 3.2 million
 _CACHED_WORDS = 16384
 
 _SPECIAL = regex.compile(rf"({regex.escape(START)}|{regex.escape(END)})")
@@ -158,12 +159,16 @@ class Tokenizer:
             ValueError: The file is not that vocabulary, or is cut short.
         """
         try:
-            with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
-                header = file.readline()
-                lines = list(itertools.islice(file, _CLIP_MERGES))
+            with gzip.open(path) as file:
+                text = file.read(_CLIP_BYTES + 1).decode("utf-8")
         except (gzip.BadGzipFile, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: not CLIP's vocabulary, or damaged ({error})") from error
-        merges = [tuple(line.split()) for line in lines]
+        if len(text) > _CLIP_BYTES:
+            raise ValueError(
+                f"{path}: not CLIP's vocabulary: it unpacks to more than {_CLIP_BYTES:,} bytes"
+            )
+        header, *lines = text.split("\n")
+        merges = [tuple(line.split()) for line in lines[:_CLIP_MERGES] if line]
         if "#version" not in header or {len(merge) for merge in merges} != {2}:
             raise ValueError(f"{path}: not CLIP's vocabulary (a version line, then pairs)")
         if len(merges) < _CLIP_MERGES:
@@ -184,7 +189,7 @@ class Tokenizer:
                 merges = [tuple(merge.split(" ")) for merge in saved["merges"]]
                 added = saved.get("added")
                 return cls(merges, saved["length"], saved["pad"], saved["alphabet"], added)
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                 raise ValueError(f"{path}: not a saved tokenizer ({error!r})") from error
 
     def save(self, path: str | os.PathLike) -> None:
