@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -80,6 +82,19 @@ def test_what_is_no_tensor_is_named(state, networks, tmp_path):
     torch.save([1, 2], tmp_path / "model.ckpt")
     with pytest.raises(ValueError, match="holds a list and not tensors by name"):
         xray.load(tmp_path / "model.ckpt")
+
+
+def test_names_in_a_zip_lead_nowhere(state, weights, networks, tmp_path):
+    """Torch's format is a zip archive, of which nothing is unpacked to the disk."""
+    folder = tmp_path / "in" / "side"
+    folder.mkdir(parents=True)
+    torch.save(state, folder / "model.ckpt")
+    with zipfile.ZipFile(folder / "model.ckpt", "a") as archive:
+        for name in ("../escaped", "../../escaped", str(tmp_path / "absolute")):
+            archive.writestr(name, b"executed")
+    with into(networks), contextlib.suppress(ValueError):
+        assert_same_weights(weights_of(xray.load(folder / "model.ckpt")), weights)
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["model.ckpt"]
 
 
 def test_a_truncated_checkpoint_is_damaged(state, tmp_path):

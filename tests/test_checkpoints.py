@@ -149,6 +149,8 @@ def nothing_is_built(monkeypatch):
     [
         ("midi", {}, r"'midi' is neither a model \(mini, sd-v1-4, .*\) nor one's path"),
         ("", {}, "neither a model"),
+        ("mini", {"numerics": "exact"}, "numerics 'exact' is not one of reference, keras_cv"),
+        ("mini", {"prediction": "noise"}, "prediction must be 'epsilon' or 'v', got 'noise'"),
         ("mini", {"weights": "best"}, "weights must be 'pretrained' or None, got 'best'"),
         ("sd-v1-4", {}, r"not on this machine.*xray.load\('sd-v1-4', weights=None\)"),
     ],

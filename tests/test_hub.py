@@ -16,7 +16,8 @@ from test_checkpoint_forms import assert_same_weights, into
 from test_checkpoints import weights_of
 
 import xray
-from xray.checkpoints import building, check_name, export_diffusers, form_of, hub
+from xray.checkpoints import building, check_name, export_diffusers, form_of, hub, outline
+from xray.checkpoints.fetching import ensure
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WHOLE, VAE = "someone/tiny-diffusion", "someone/tiny-vae"
@@ -117,8 +118,12 @@ def spare(tiny):
 
 def test_a_model_of_the_hub_is_fetched_only_if_asked_and_then_is_here(server, model, spare, capsys):
     assert form_of(WHOLE) is None
-    with pytest.raises(ValueError, match="nothing of it is on this machine.*download=True"):
-        xray.load(WHOLE)
+    check_name(WHOLE)  # it may be one; and yet nothing is downloaded unasked
+    for load in (xray.load, outline, lambda name: ensure(name, download=False)):
+        with pytest.raises(ValueError, match="nothing is on this machine.*download=True"):
+            load(WHOLE)
+    with pytest.raises(ValueError, match="nothing is on this machine"):
+        xray.load("mini", autoencoder=VAE)
     assert not server.sent
     with into(spare):
         loaded = xray.load(WHOLE, download=True)
@@ -130,7 +135,6 @@ def test_a_model_of_the_hub_is_fetched_only_if_asked_and_then_is_here(server, mo
     assert not [file for file in server.sent if any(part in file for part in unwanted)]
 
     server.sent.clear()
-    check_name(WHOLE)
     with into(spare):
         again = xray.load(WHOLE)
     assert not server.sent and again.digest == loaded.digest

@@ -105,9 +105,14 @@ def load(
     """
     check_environment()
     from xray import architecture as architectures
+    from xray.networks import NUMERICS
 
     if weights not in ("pretrained", None):
         raise ValueError(f"weights must be 'pretrained' or None, got {weights!r}")
+    if numerics not in (*NUMERICS, None):
+        raise ValueError(f"numerics {numerics!r} is not one of {', '.join(NUMERICS)}")
+    if prediction not in ("epsilon", "v", None):
+        raise ValueError(f"prediction must be 'epsilon' or 'v', got {prediction!r}")
     if dtype not in ("float32", "float16"):
         raise ValueError(f"dtype must be 'float32' or 'float16', got {dtype!r}")
     _check_options(name, variant=variant, ema=ema, prediction=prediction)
@@ -220,18 +225,13 @@ def _path(name: str | os.PathLike) -> Path:
 def check_name(name: str | os.PathLike) -> None:
     """Refuse what is no model, before anything heavy is imported.
 
+    What may be one of the Hub's passes: whether it is here, `ensure` asks.
+
     Raises:
         ValueError: says which models there are.
     """
-    if str(name) in MODELS or form_of(name) is not None:
-        return
-    told = f"{str(name)!r} is neither a model ({', '.join(MODELS)}) nor one's path"
-    if hub.is_id(name):
-        told += (
-            ". If it is a model's name on the Hugging Face Hub, nothing of it is on this machine: "
-            "fetch it with download=True, or an experiment's --download"
-        )
-    raise ValueError(told)
+    if str(name) not in MODELS and form_of(name) is None and not hub.is_id(name):
+        raise ValueError(f"{str(name)!r} is neither a model ({', '.join(MODELS)}) nor one's path")
 
 
 def open_checkpoint(
@@ -255,6 +255,8 @@ def open_checkpoint(
         )
     check_name(name)
     path, form = _path(name), form_of(name)
+    if form is None:
+        raise ValueError(hub.about_missing(name))
     if form == "diffusers":
         checkpoint = diffusers.open_folder(path, variant=variant, weights=weights)
         return replace(checkpoint, name=str(name)) if hub.is_id(name) else checkpoint

@@ -21,6 +21,7 @@ from xray.checkpoints.checkpoint import Checkpoint, Component
 from xray.checkpoints.files import Tensor, open_tensors, read_json, sha256, shown
 from xray.checkpoints.names import diffusers_name, modern
 from xray.checkpoints.vocabulary import open_vocabulary
+from xray.schedule import WHOLE_SPACINGS
 
 Shape = tuple[int, ...]
 
@@ -35,7 +36,6 @@ STEMS = {
 """What their weights are called, without variant and ending."""
 
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}
-SPACINGS = ("leading", "trailing", "linspace")
 
 # Never used for pictures: a buffer of numbers 0, 1, 2, …, and what compares texts with images.
 _UNUSED = ("position_ids", "text_projection.weight", "logit_scale")
@@ -172,7 +172,7 @@ class _Config:
 
     def __init__(self, path: Path):
         if not path.is_file():
-            raise ValueError(f"{path} is missing; it tells the sizes")
+            raise ValueError(f"{path} is missing; it tells how the model is built")
         self.path, self.values = path, read_json(path)
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -359,7 +359,5 @@ def _scheduler(path: Path) -> dict[str, Any]:
         "prediction": PREDICTIONS[prediction],
         "beta_start": config.number("beta_start", 0.0001),
         "beta_end": config.number("beta_end", 0.02),
-        "spacing": config.one_of(
-            "timestep_spacing", "leading", ("leading", "trailing", "linspace")
-        ),
+        "spacing": config.one_of("timestep_spacing", "leading", WHOLE_SPACINGS),
     }

@@ -84,12 +84,11 @@ def ensure(
     parts: Sequence[str] = tuple(FOLDERS),
     variant: str | None = None,
 ) -> None:
-    """Have the weights of a registered model here, or say how to get them.
+    """Have the weights of a registered model, or of one of the Hub, here; or say how to get them.
 
     Args:
         name: as `xray.load` takes it.
-        download: fetch what is missing, of a model of the Hugging Face Hub too; without it nothing
-            is ever downloaded.
+        download: fetch what is missing; without it nothing is ever downloaded.
         parts, variant: of a model of the Hub, as `xray.checkpoints.hub.fetch`.
 
     Raises:
@@ -97,8 +96,11 @@ def ensure(
         ConnectionError, OSError: as `fetch`.
     """
     model = registry.registered().get(name)
-    if model is None and download and hub.is_id(name):
-        hub.fetch(name, parts, variant=variant)
+    if model is None and hub.is_id(name):
+        if download:
+            hub.fetch(name, parts, variant=variant)
+        elif hub.cached(name) is None:
+            raise ValueError(hub.about_missing(name))
     if model is None or not model.missing:
         return
     if not download:

@@ -43,6 +43,15 @@ def cached(name: Any) -> Path | None:
     return None
 
 
+def about_missing(name: Any) -> str:
+    """What to tell who asks for a model of which nothing is on this machine."""
+    return (
+        f"{str(name)!r} is no path that exists, and of a model of that name on the Hugging Face "
+        f"Hub nothing is on this machine. Fetch it with xray.load({str(name)!r}, download=True) or "
+        "with an experiment's --download"
+    )
+
+
 def fetch(
     name: str,
     parts: Sequence[str] = tuple(FOLDERS),
