@@ -173,7 +173,10 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
         xray.load(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"architecture": {"depth": 3}}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", '{"architecture": {"depth": 3}}', '{"architecture": {"text_heads": 0}}'],
+)
 @pytest.mark.usefixtures("nothing_is_built")
 def test_a_damaged_configuration_is_named(copy, text):
     (copy / "config.json").write_text(text)

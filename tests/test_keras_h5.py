@@ -294,6 +294,16 @@ def no_names(file, group):
         del file.attrs[name]
 
 
+def number_for_names(file, group):
+    no_names(file, group)
+    file.attrs["layer_names"] = 7
+
+
+def names_that_are_no_text(file, group):
+    no_names(file, group)
+    file.attrs["layer_names"] = [b"\xff"]
+
+
 def wrong_width(file, group):
     name = first_weight(group)
     values = group[name][()]
@@ -323,6 +333,8 @@ def whole_numbers(file, group):
         (changed(external_link), "is a link, perhaps to another file"),
         (changed(external_numbers), "are in another file"),
         (changed(no_names), "has no layer_names"),
+        (changed(number_for_names), "is no HDF5 file, or damaged"),
+        (changed(names_that_are_no_text), "is no HDF5 file, or damaged"),
         (changed(wrong_width), "text/embedding/token/embeddings .*, 16.* for"),
         (changed(whole_numbers), "no floating-point numbers: text/embedding/token/embeddings I32"),
     ],

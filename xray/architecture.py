@@ -67,7 +67,7 @@ class Architecture:
             ("groups", [self.groups] * len(self.widths), self.widths),
             ("ae_groups", [self.ae_groups] * len(self.ae_widths), self.ae_widths),
         ):
-            if any(width % count for count, width in zip(counts, widths, strict=True)):
+            if any(c < 1 or width % c for c, width in zip(counts, widths, strict=True)):
                 raise ValueError(f"{what} {counts} do not divide the widths {widths}")
 
     @property

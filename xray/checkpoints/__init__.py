@@ -119,11 +119,11 @@ def load(
     if isinstance(name, architectures.Architecture):
         if weights is not None:
             raise ValueError("an Architecture has no pretrained weights; give weights=None")
-        words = _tokenizer("it", tokenizer, None, name, numerics)
+        words = _tokenizer("it", tokenizer, name, numerics)
         return building.random_model("random", name, seed, words, numerics, jit, dtype)
     if name in FULL_SIZE and weights is None:
         arch = getattr(architectures, FULL_SIZE[name])
-        words = _tokenizer(name, tokenizer, None, arch, numerics)
+        words = _tokenizer(name, tokenizer, arch, numerics)
         return building.random_model(str(name), arch, seed, words, numerics, jit, dtype)
     if isinstance(name, str):
         ensure(name, download=download, variant=variant)
@@ -143,32 +143,29 @@ def load(
             if path is not None
         }
     )
-    arch, own, numerics = (
-        checkpoint.architecture,
-        checkpoint.tokenizer,
-        numerics or checkpoint.numerics,
-    )
-    if tokenizer is None and own is None and arch.vocab_size == CLIP_TOKENS:
-        fetched = registry.cache() / keras_h5.VOCABULARY
-        tokenizer = fetched if fetched.is_file() else None
-    words = _tokenizer(name, tokenizer, own, arch, numerics)
+    arch, numerics = checkpoint.architecture, numerics or checkpoint.numerics
+    words = _tokenizer(name, tokenizer or checkpoint.tokenizer or _clips(arch), arch, numerics)
     if weights is None:
         return building.random_model(checkpoint.name, arch, seed, words, numerics, jit, dtype)
     checkpoint = replace(checkpoint, tokenizer=words)
     return building.assemble(checkpoint, numerics=numerics, jit=jit, dtype=dtype)
 
 
+def _clips(arch: Architecture) -> Path | None:
+    """CLIP's vocabulary, where it has been fetched and is this model's."""
+    path = registry.cache() / keras_h5.VOCABULARY
+    return path if arch.vocab_size == CLIP_TOKENS and path.is_file() else None
+
+
 def _tokenizer(
     name: str | Path,
-    given: Tokenizer | str | Path | None,
-    own: Tokenizer | None,
+    found: Tokenizer | str | Path | None,
     arch: Architecture,
     numerics: str | None,
 ) -> Tokenizer | None:
-    """What was given, opened if it is a path, or the model's own."""
+    """A tokenizer for a model of these sizes, opened if it is a path."""
     from xray.tokenizer import Tokenizer
 
-    found = given or own
     if isinstance(found, (str, Path)) and Path(found).is_dir():
         found = open_vocabulary(Path(found), arch.text_length)
     elif isinstance(found, (str, Path)):
@@ -251,7 +248,8 @@ def open_checkpoint(
     if name in FULL_SIZE:
         raise ValueError(
             f"{name} is not among the weights to fetch: give the path of a diffusers folder or "
-            f"single file of it, or build it without: xray.load({name!r}, weights=None)"
+            "single file of it, or a diffusers model's name on the Hugging Face Hub, or build it "
+            f"without: xray.load({name!r}, weights=None)"
         )
     check_name(name)
     path, form = _path(name), form_of(name)
