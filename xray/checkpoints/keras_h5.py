@@ -210,7 +210,7 @@ def read_layers(path: Path) -> list[Layer]:
             if "layer_names" not in file.attrs and "layer_names0" not in file.attrs:
                 root = _inside(file, "model_weights", path) if "model_weights" in file else file
             return [layer for layer in _layers(root, path) if layer]
-    except (OSError, KeyError, RuntimeError, TypeError, UnicodeDecodeError) as error:
+    except (OSError, KeyError, RuntimeError, TypeError, UnicodeError) as error:
         reason = mistaken(path) or f"is no HDF5 file, or damaged ({error}); fetch it again"
         raise ValueError(f"{path} {reason}") from error
 
