@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MODELS", "export_diffusers", "form_of", "from_keras_cv", "load", "outline", "save"]
 
-CLIP_TOKENS = 49408  # its vocabulary is known by their number
 FULL_SIZE = {"sd-v1-4": "SD1", "sd-v2-1-base": "SD2", "sd-v2-1": "SD2_V"}
 MODELS = ("mini", *FULL_SIZE)
 
@@ -144,17 +143,11 @@ def load(
         }
     )
     arch, numerics = checkpoint.architecture, numerics or checkpoint.numerics
-    words = _tokenizer(name, tokenizer or checkpoint.tokenizer or _clips(arch), arch, numerics)
+    words = _tokenizer(name, tokenizer or checkpoint.tokenizer, arch, numerics)
     if weights is None:
         return building.random_model(checkpoint.name, arch, seed, words, numerics, jit, dtype)
     checkpoint = replace(checkpoint, tokenizer=words)
     return building.assemble(checkpoint, numerics=numerics, jit=jit, dtype=dtype)
-
-
-def _clips(arch: Architecture) -> Path | None:
-    """CLIP's vocabulary, where it has been fetched and is this model's."""
-    path = registry.cache() / keras_h5.VOCABULARY
-    return path if arch.vocab_size == CLIP_TOKENS and path.is_file() else None
 
 
 def _tokenizer(

@@ -23,6 +23,7 @@ from xray.checkpoints.checkpoint import COMPONENTS, SIZES, Checkpoint, Component
 from xray.checkpoints.fetching import ensure
 from xray.checkpoints.files import Tensor, mistaken, sha256
 from xray.checkpoints.registry import published
+from xray.checkpoints.vocabulary import CLIPS
 
 if TYPE_CHECKING:
     from xray.architecture import Architecture
@@ -34,8 +35,6 @@ FILES = {
     "decoder": ("kcv_decoder.h5",),
 }
 """What KerasCV calls each network's file, in 1.x and in 2.x."""
-
-VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 
 
 def is_folder(folder: Path) -> bool:
@@ -68,7 +67,7 @@ def open_folder(folder: Path, *, numerics: str | None = None, weights: bool = Tr
     if text not in found["text"]:
         raise ValueError(f"{folder} has {found['unet'][0]} but not {text}")
     files = {part: folder / names[0] for part, names in found.items()} | {"text": folder / text}
-    vocabulary = folder / VOCABULARY
+    vocabulary = folder / CLIPS
     return open_files(
         folder.resolve().name,
         files,

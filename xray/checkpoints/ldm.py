@@ -23,6 +23,7 @@ from typing import Any
 from xray.checkpoints.checkpoint import Checkpoint, Component
 from xray.checkpoints.files import Tensor, open_tensors, sha256, shown
 from xray.checkpoints.names import ldm_name, modern
+from xray.checkpoints.vocabulary import fetched_clips
 
 UNET, AUTOENCODER, EMA = "model.diffusion_model.", "first_stage_model.", "model_ema."
 CLIP, OPENCLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
@@ -93,7 +94,13 @@ def open_file(
         )
     prediction = prediction or "epsilon"
     size = 768 if version_2 and prediction == "v" else 512
-    return Checkpoint(path.stem, components, {"prediction": prediction, "size": size})
+    tokenizer = None
+    if "text_encoder" in components:
+        text = components["text_encoder"].sizes
+        pad = 0 if text["text_activation"] == "gelu" else None
+        tokenizer = fetched_clips(text["vocab_size"], text["text_length"], pad)
+    settings = {"prediction": prediction, "size": size}
+    return Checkpoint(path.stem, components, settings, tokenizer)
 
 
 def _averaged(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -13,8 +13,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+from xray.checkpoints import registry
 from xray.checkpoints.files import read_json, read_text
 from xray.tokenizer import END, START, Tokenizer
+
+CLIPS, CLIPS_TOKENS = "bpe_simple_vocab_16e6.txt.gz", 49408
+
+
+def fetched_clips(tokens: int, length: int, pad: int | None) -> Tokenizer | None:
+    """CLIP's tokenizer, if it has been fetched with some weights and is this model's.
+
+    Args:
+        tokens: embeddings that the model has; other than CLIP's are of another vocabulary.
+        length, pad: as `Tokenizer` takes them.
+    """
+    path = registry.cache() / CLIPS
+    here = tokens == CLIPS_TOKENS and path.is_file()
+    return Tokenizer.from_bpe(path, length, pad) if here else None
 
 
 def open_vocabulary(folder: Path, length: int) -> Tokenizer:
