@@ -42,13 +42,13 @@ def test_parameters_are_as_published(full):
 OUTLINE = """
 from xray.checkpoints import outline
 from xray.sitelist import sites_of
-from xray.summary import peak_memory
+from xray import memory
 
 outline("mini")
-before = peak_memory()
+before = memory.peak()
 model = outline("sd-v1-4")
 spec = sites_of(model)["unet/up.3/attn.2/cross/weights"]
-print(*spec.shape, (peak_memory() - before) / (4 * model.parameters))
+print(*spec.shape, (memory.peak() - before) / (4 * model.parameters))
 """
 
 

@@ -858,7 +858,7 @@ def test_a_place_that_is_too_small_is_refused_with_the_numbers(model, tmp_path, 
         usage = store.shutil.disk_usage(tmp_path)._replace(free=10_000)
         monkeypatch.setattr(store.shutil, "disk_usage", lambda path: usage)
     else:
-        monkeypatch.setattr(store, "_available_memory", lambda: 10_000)
+        monkeypatch.setattr(store.memory, "available", lambda: 10_000)
     path = tmp_path / "run.zarr" if place == "disk" else None
     with pytest.raises(xray.TraceError, match=f"needs .*kB and 10 kB of {place}.*image"):
         run(model, store=path)

@@ -169,7 +169,7 @@ def test_a_recording_without_room_is_refused_with_numbers(on_disk, tmp_path, mon
 
     def available(size):
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=size))
-        monkeypatch.setattr(xray.store, "_available_memory", lambda: size)
+        monkeypatch.setattr(xray.store.memory, "available", lambda: size)
 
     available(int(need / 0.9) + 1)
     check_room(header(), path)

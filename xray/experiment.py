@@ -94,10 +94,10 @@ class Experiment:
 
     def finish(self, values: dict[str, Any]) -> None:
         """Write ``summary.json``: `values`, seconds by phase, peak memory. Say where things are."""
-        from xray import summary
+        from xray import memory, summary
         from xray.stats import format_bytes
 
-        seconds, peak = self.clock.seconds, summary.peak_memory()
+        seconds, peak = self.clock.seconds, memory.peak()
         total = round(sum(seconds.values()), 3)
         summary.write(
             self.folder / "summary.json",
@@ -109,8 +109,8 @@ class Experiment:
             },
         )
         phases = ", ".join(f"{phase} {each:.1f}" for phase, each in seconds.items())
-        memory = "" if peak is None else f", {format_bytes(peak)} of memory at most"
-        print(f"\n{total:.1f} s ({phases}){memory}")
+        most = "" if peak is None else f", {format_bytes(peak)} of memory at most"
+        print(f"\n{total:.1f} s ({phases}){most}")
         for path in sorted(self.folder.iterdir()):
             print(path)
 

@@ -43,12 +43,13 @@ def number(*, above: float = -math.inf, most: float = math.inf) -> Callable:
 
 
 def one_of(*known: str) -> Callable:
-    """A callback of options that take one of a few words."""
+    """A callback of options that take one of a few words, once or several times."""
 
     @one_line_errors
-    def check(param: typer.CallbackParam, value: str) -> str:
-        if value not in known:
-            raise ValueError(f"{param.name} {value!r} is not one of {', '.join(known)}")
+    def check(param: typer.CallbackParam, value: Any) -> Any:
+        for each in _each(value):
+            if each not in known:
+                raise ValueError(f"{param.name} {each!r} is not one of {', '.join(known)}")
         return value
 
     return check

@@ -40,6 +40,7 @@ import numpy as np
 import zarr
 from zarr.storage import MemoryStore
 
+from xray import memory
 from xray.stats import format_bytes
 
 FORMAT = 1
@@ -195,7 +196,7 @@ def check_room(header: Header, path: str | os.PathLike | None) -> None:
     """
     needed = estimate(header)
     if path is None:
-        available, place = _available_memory(), "memory"
+        available, place = memory.available(), "memory"
     else:
         existing = next(p for p in Path(path).absolute().parents if p.exists())
         available, place = shutil.disk_usage(existing).free, f"disk at {existing}"
@@ -215,21 +216,6 @@ def check_room(header: Header, path: str | os.PathLike | None) -> None:
 
 def _total(spec: SiteSpec, header: Header) -> int:
     return spec.nbytes * (len(header.steps) if spec.per_step else 1)
-
-
-def _available_memory() -> int | None:
-    """Bytes that can be had without swapping, or None where the system does not say."""
-    try:
-        with open("/proc/meminfo") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 # --- where to write, what is there ---------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,23 +95,6 @@ def overall(trace: Trace, site: str) -> dict[str, float]:
         "mean": mean,
         "std": math.sqrt(spread),
     } | total
-
-
-def peak_memory() -> int | None:
-    """The most bytes of memory that this process ever held, or None where none can say."""
-    try:
-        # Not getrusage on Linux: there a process starts with the peak of the one it was forked of.
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def write(path: Path, values: dict[str, Any]) -> None:

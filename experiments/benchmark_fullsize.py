@@ -1,0 +1,89 @@
+"""How long does a guided step take at full size, and how much memory?
+
+Stable Diffusion 1.4's sizes: diffusion-xray, once recording to disk and once not, beside KerasCV's
+own loop and, where they are installed (the extra "parity"), diffusers and torch. Each is a process
+of its own; they take turns step by step, so that what else the machine does hits all alike. Where
+they do not all fit into memory, one follows the other. Times do not depend on what the weights are:
+unless --weights names a model, random ones are written to runs/random_weights once, 2.1 GB.
+
+How to read it: the table has medians after the first step, which compiles. In figures/steps.png
+every dot is a step, and a curve is the memory of a whole run: load, text, steps, decode. Memory is
+a process's own, anonymous and shared, looked at every 50 ms; "with files" is what the system calls
+VmHWM. --quick takes two minutes: smaller pictures, fewer steps.
+"""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xray import options, script
+from xray.experiment import experiment
+
+SYSTEMS = ("recording", "ours", "keras_cv", "diffusers")
+
+
+def main(
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="A diffusers folder.",
+            exists=True,
+            file_okay=False,
+            show_default="random, in runs/random_weights",
+        ),
+    ] = None,
+    system: Annotated[
+        list[str],
+        typer.Option(help="Which to run; can be repeated.", callback=options.one_of(*SYSTEMS)),
+    ] = SYSTEMS,
+    size: Annotated[
+        int, typer.Option(min=64, help="Of the picture.", callback=options.whole_blocks)
+    ] = 512,
+    steps: Annotated[int, typer.Option(min=1, max=999, help="After the first.")] = 5,
+    record: options.Record = ("sampler/*", "unet/**/cross/weights"),
+    quick: Annotated[bool, typer.Option("--quick", help="--size 256 --steps 2")] = False,
+    out: options.Out = None,
+    overwrite: options.Overwrite = False,
+    svg: options.Svg = False,
+) -> None:
+    size, steps = (256, 2) if quick else (size, steps)
+    if "diffusers" in system and not importlib.util.find_spec("diffusers"):
+        print("diffusers is not installed (pip install 'diffusion-xray[parity]'), and left out")
+        system = [name for name in system if name != "diffusers"]
+    with experiment("benchmark_fullsize", out, overwrite=overwrite, svg=svg) as this:
+        from xray.progress import counted
+        from xray.studies import benchmark_fullsize as study
+        from xray.studies.benchmark_fullsize_figures import figures
+
+        if weights is None:
+            weights = Path("runs", "random_weights")
+            if not weights.exists():
+                print(f"writing random weights to {weights} …")
+                command = [sys.executable, "-m", "xray.studies.random_weights", weights]
+                subprocess.run(command, check=True)
+                this.clock.lap("random weights")
+        commands = study.commands(weights, size, steps + 1, record, scratch=this.folder)
+        with counted("turns", study.turns(system, steps + 1)) as tick:
+            results = study.measure(commands, system, progress=tick)
+        this.clock.lap("measure")
+
+        this.clear("turns.csv", "memory.csv", "figures/*", "summary.json")
+        this.save_table("turns", ["system", "phase", "seconds"], study.turn_rows(results))
+        this.save_table("memory", ["system", "seconds", "bytes"], study.memory_rows(results))
+        this.save_figures(figures(results, f"{size}×{size}, float32, {study.machine()}"))
+        this.clock.lap("figures")
+
+        names = [study.NAMES[name] for name in results]
+        print(f"\n{size}×{size}, float32, {study.machine()}\n")
+        print(script.table(["", *names], study.table(results)))
+        print("\n" + script.table(["ratio", ""], study.ratios(results)))
+        asked = {"weights": str(weights), "size": size, "steps": steps, "record": list(record)}
+        this.finish({**asked, "machine": study.machine(), "systems": study.summary(results)})
+
+
+if __name__ == "__main__":
+    script.run(main)

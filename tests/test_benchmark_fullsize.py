@@ -1,0 +1,127 @@
+"""The benchmark on systems of which the truth is known, and on the miniature."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import running
+from typer.testing import CliRunner
+
+from xray.studies import benchmark_fullsize as study
+
+FAKE = """
+import json, sys, time
+phases, held = {phases}, []
+for phase, seconds, more in phases:
+    held.append(bytearray(b"x") * more)
+    time.sleep(seconds)
+    print(json.dumps(dict(phase=phase, seconds=seconds)), flush=True)
+    if not sys.stdin.readline():
+        sys.exit("nobody listens")
+    open({log!r}, "a").write({name!r} + phase + " ")
+{end}
+"""
+QUICK = [("import", 0.0, 0), ("load", 0.2, 60_000_000), ("step", 0.4, 0), ("step", 0.1, 0)]
+SLOW = [("import", 0.0, 0), ("load", 0.1, 0), *[("step", 0.2, 0)] * 4, ("decode", 0.3, 0)]
+
+
+@pytest.fixture
+def fakes(tmp_path):
+    """Commands of systems that only sleep, and the order in which they were let go on."""
+    log = tmp_path / "log"
+
+    def make(**systems):
+        return lambda name: [
+            sys.executable,
+            "-S",
+            "-c",
+            FAKE.format(name=name, log=str(log), **{"end": "", **systems[name]}),
+        ]
+
+    make.log = lambda: log.read_text().split()
+    return make
+
+
+def test_what_each_system_says_is_told_of_it(fakes):
+    commands = fakes(a={"phases": QUICK}, b={"phases": SLOW})
+    found = study.measure(commands, ["a", "b"], available=10**12)
+    assert found["a"].turns == [(phase, seconds) for phase, seconds, _ in QUICK]
+    assert found["a"].median("step") == 0.1  # the first compiles
+    assert found["a"].until_first_step == pytest.approx(0.6)
+    assert found["b"].seconds("step") == [0.2] * 3
+    assert found["b"].seconds("decode") == [0.3]  # the only one
+    assert study.ratios({"recording": found["b"], "ours": found["a"]})[0][1] == pytest.approx(2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at memory in /proc")
+def test_memory_is_that_of_the_system_while_it_works(fakes):
+    found = study.measure(fakes(a={"phases": QUICK}, b={"phases": SLOW}), ["a", "b"])
+    assert 60e6 < found["a"].peak < 100e6 and found["b"].peak < 40e6
+    assert found["a"].highest_with_files >= found["a"].peak
+    # a waits while b loads and works, which is not in its time.
+    assert found["a"].memory[-1][0] < 1.2
+
+
+def test_systems_take_turns_once_all_have_made_a_step(fakes):
+    commands = fakes(a={"phases": QUICK}, b={"phases": SLOW})
+    study.measure(commands, ["a", "b"], available=10**12)
+    begun = ["aimport", "aload", "bimport", "bload"]
+    alternating = ["astep", "bstep", "astep", "bstep", "bstep", "bstep", "bdecode"]
+    told = fakes.log()
+    assert [line for line in told if line in begun] == begun
+    assert told[len(begun) :] == alternating
+
+
+def test_what_does_not_fit_together_runs_one_after_the_other(fakes):
+    commands = fakes(a={"phases": QUICK}, b={"phases": SLOW})
+    study.measure(commands, ["a", "b"], available=study.EACH * 2 - 1)
+    assert [line[0] for line in fakes.log()] == ["a"] * len(QUICK) + ["b"] * len(SLOW)
+
+
+def test_a_system_that_fails_says_why_and_the_others_are_ended(fakes):
+    commands = fakes(a={"phases": SLOW}, b={"phases": QUICK, "end": "sys.exit('out of cheese')"})
+    with pytest.raises(ValueError, match="b ended with status 1: out of cheese"):
+        study.measure(commands, ["a", "b"], available=10**12)
+
+
+def test_a_system_that_is_killed_is_said_to_have_been(fakes):
+    end = "import os; os.kill(os.getpid(), 9)"
+    with pytest.raises(ValueError, match="status -9, killed, as the system does when memory"):
+        study.measure(fakes(a={"phases": QUICK, "end": end}), ["a"])
+
+
+@pytest.mark.slow
+def test_the_benchmark_on_the_miniature(tmp_path):
+    import xray
+    from xray.checkpoints import export_diffusers
+
+    export_diffusers(xray.load("mini"), tmp_path / "mini")
+    asked = ["--weights", tmp_path / "mini", "--size", 128, "--steps", 3, "--out", tmp_path / "out"]
+    systems = ["--system", "recording", "--system", "ours"]
+    result = CliRunner().invoke(running.app("benchmark_fullsize"), list(map(str, asked)) + systems)
+    assert result.exit_code == 0, result.output
+    assert "step: recording / not" in result.output
+    summary = running.summary(tmp_path / "out")
+    assert summary["systems"].keys() == {"recording", "ours"}
+    for found in summary["systems"].values():
+        assert len(found["step_seconds_each"]) == 3
+        assert found["step_seconds"] < found["first_step_seconds"]
+        assert 0.2e9 < found["peak_memory"] < found["peak_memory_with_files"] < 3e9
+    assert not list((tmp_path / "out").glob("tmp*")), "a recording was left"
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["--system", "comfy"], "'comfy' is not one of recording, ours, keras_cv, diffusers"),
+        (["--size", "500"], "multiples of 64, got 500"),
+        (["--record", "unets/**"], "names no site"),
+        (["--weights", "no/such"], "'no/such' does not exist"),
+    ],
+)
+def test_bad_options_are_told_before_anything_starts(asked, told, tmp_path):
+    out = ["--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(running.app("benchmark_fullsize"), [*asked, *out])
+    assert result.exit_code == 2 and told in " ".join(result.output.split())
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,59 @@
+"""How much memory there is, and how much a process holds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from xray import memory
+
+
+def test_peak_memory_is_of_this_process_and_remembers():
+    code = (
+        "import numpy, xray.memory\n"
+        "before = xray.memory.peak()\n"
+        "numpy.ones(20_000_000)\n"  # 160 MB, gone at once
+        "print(before, xray.memory.peak())"
+    )
+    parent = np.ones(30_000_000)  # not the child's
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, after = map(int, told.stdout.split())
+    assert before < parent.nbytes / 2
+    assert after - before == pytest.approx(160e6, rel=0.1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at memory in /proc")
+def test_own_memory_of_another_process_is_without_mapped_files(tmp_path):
+    code = (
+        "import mmap, pathlib, sys\n"
+        "held = bytearray(b'x') * 50_000_000\n"
+        "file = open(sys.argv[1], 'rb')\n"
+        "mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)\n"
+        "sum(mapped[k] for k in range(0, len(mapped), 4096))\n"  # now it is in memory
+        "print('ready', flush=True)\n"
+        "sys.stdin.read()"
+    )
+    (tmp_path / "file").write_bytes(b"x" * 80_000_000)
+    command = [sys.executable, "-S", "-c", code, tmp_path / "file"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout.readline() == "ready\n"
+        own, held = memory.own(process.pid), memory.status(process.pid)["VmRSS"]
+        process.stdin.close()
+    assert 50e6 < own < 80e6
+    assert held > own + 75e6
+
+
+def test_of_a_process_that_has_ended_nothing_is_held():
+    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    process.wait()
+    assert memory.own(process.pid) == 0
+
+
+def test_memory_that_is_available_is_less_than_there_is():
+    if (found := memory.available()) is None:
+        pytest.skip("the system does not say")
+    assert 10e6 < found < 10e12
