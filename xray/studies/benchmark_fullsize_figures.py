@@ -22,7 +22,7 @@ def figures(results: Mapping[str, Result], made: str) -> dict[str, Figure]:
     rows = len(results)
     each = 0.42
     high = max(rows * each, 1.2)
-    figure = page.new("A guided step at full size", [made], below=high + 4.9)
+    figure = page.new("A guided step, and the memory of a whole run", [made], below=high + 4.9)
 
     left = 2.2
     steps = page.axes(figure, left, 4.5, 7.4, high)
