@@ -107,6 +107,9 @@ def _along(matrix: Sequence[Sequence[float]], x: Any, axis: int, to: int | None 
     each = tf.unstack(x, axis=axis)
     # Most factors are zero or one.
     return tf.stack(
-        [sum(v if f == 1 else f * v for f, v in zip(row, each, strict=True) if f) for row in matrix],
+        [
+            sum(v if f == 1 else f * v for f, v in zip(row, each, strict=True) if f)
+            for row in matrix
+        ],
         axis=axis if to is None else to,
     )

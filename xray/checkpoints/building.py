@@ -28,6 +28,7 @@ def assemble(
     numerics: str | None = None,
     jit: bool | None = None,
     dtype: str = "float32",
+    exact: bool = False,
 ) -> Generator:
     """The model of a checkpoint, its weights read tensor by tensor and kept as `dtype`.
 
@@ -53,6 +54,7 @@ def assemble(
         spacing=checkpoint.spacing,
         rgb_matrix=None if matrix is None else np.array(matrix, np.float32),
         jit=pays_to_compile(arch) if jit is None else jit,
+        exact=exact,
     )
 
 
@@ -72,6 +74,7 @@ def random_model(
     numerics: str | None = None,
     jit: bool | None = None,
     dtype: str = "float32",
+    exact: bool = False,
 ) -> Generator:
     """A model with random weights that `seed` decides."""
     from xray.generator import Generator
@@ -99,6 +102,7 @@ def random_model(
         sources={part: {"source": "random", "digest": digest} for part in COMPONENTS},
         numerics=numerics or "reference",
         jit=pays_to_compile(arch) if jit is None else jit,
+        exact=exact,
     )
 
 
