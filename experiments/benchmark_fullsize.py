@@ -44,6 +44,13 @@ def main(
         int, typer.Option(min=64, help="Of the picture.", callback=options.whole_blocks)
     ] = 512,
     steps: Annotated[int, typer.Option(min=1, max=999, help="After the first.")] = 5,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="Of our weights in memory: float32 or float16.",
+            callback=options.one_of("float32", "float16"),
+        ),
+    ] = "float32",
     record: options.Record = ("sampler/*", "unet/**/cross/weights"),
     quick: Annotated[bool, typer.Option("--quick", help="--size 256 --steps 2")] = False,
     out: options.Out = None,
@@ -66,7 +73,7 @@ def main(
                 command = [sys.executable, "-m", "xray.studies.random_weights", weights]
                 subprocess.run(command, check=True)
                 this.clock.lap("random weights")
-        commands = study.commands(weights, size, steps + 1, record, scratch=this.folder)
+        commands = study.commands(weights, size, steps + 1, record, dtype, scratch=this.folder)
         with counted("turns", study.turns(system, steps + 1)) as tick:
             results = study.measure(commands, system, progress=tick)
         this.clock.lap("measure")
@@ -74,14 +81,21 @@ def main(
         this.clear("turns.csv", "memory.csv", "figures/*", "summary.json")
         this.save_table("turns", ["system", "phase", "seconds"], study.turn_rows(results))
         this.save_table("memory", ["system", "seconds", "bytes"], study.memory_rows(results))
-        this.save_figures(figures(results, f"{size}×{size}, float32, {study.machine()}"))
+        made = f"{size}×{size}, our weights in {dtype}, {study.machine()}"
+        this.save_figures(figures(results, made))
         this.clock.lap("figures")
 
         names = [study.NAMES[name] for name in results]
-        print(f"\n{size}×{size}, float32, {study.machine()}\n")
+        print(f"\n{made}\n")
         print(script.table(["", *names], study.table(results)))
         print("\n" + script.table(["ratio", ""], study.ratios(results)))
-        asked = {"weights": str(weights), "size": size, "steps": steps, "record": list(record)}
+        asked = {
+            "weights": str(weights),
+            "size": size,
+            "steps": steps,
+            "dtype": dtype,
+            "record": list(record),
+        }
         this.finish({**asked, "machine": study.machine(), "systems": study.summary(results)})
 
 

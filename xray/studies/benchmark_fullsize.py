@@ -191,7 +191,7 @@ def _round(
 
 
 def commands(
-    folder: Path, size: int, steps: int, record: Sequence[str], *, scratch: Path
+    folder: Path, size: int, steps: int, record: Sequence[str], dtype: str, *, scratch: Path
 ) -> Callable[[str], list[str]]:
     """What starts the process of a system.
 
@@ -200,6 +200,7 @@ def commands(
         size: of the picture, a side.
         steps: in all.
         record: sites, for the system that records.
+        dtype: of our weights in memory.
         scratch: a folder where the recording lies as long as it runs.
     """
     asked = ["--size", str(size), "--steps", str(steps), "--scratch", str(scratch)]
@@ -207,7 +208,9 @@ def commands(
     def command(name: str) -> list[str]:
         module = [sys.executable, "-m", "xray.studies.fullsize_systems"]
         if name == "recording":
-            return [*module, "ours", str(folder), *asked, "--record", *record]
+            return [*module, "ours", str(folder), *asked, "--dtype", dtype, "--record", *record]
+        if name == "ours":
+            return [*module, "ours", str(folder), *asked, "--dtype", dtype]
         return [*module, name, str(folder), *asked]
 
     return command

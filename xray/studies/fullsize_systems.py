@@ -35,7 +35,7 @@ def ours(turn: Turn, asked: argparse.Namespace) -> None:
     import xray.generator  # noqa: F401
 
     turn("import")
-    model = xray.load(asked.folder)
+    model = xray.load(asked.folder, dtype=asked.dtype)
     turn("load")
     with tempfile.TemporaryDirectory(dir=asked.scratch) as folder:
         model.generate(
@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="a diffusers folder")
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--dtype", default="float32", help="of our weights in memory")
     parser.add_argument("--record", nargs="*", default=[])
     parser.add_argument("--scratch", type=Path, help="where recordings go and are removed")
     asked = parser.parse_args()
