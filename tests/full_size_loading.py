@@ -51,8 +51,8 @@ def measure(folder: Path, dtype: str) -> dict[str, float]:
     """Load a folder's model in a process of its own.
 
     Returns:
-        ``seconds`` of loading, imports apart, and ``processor_seconds``; in bytes, ``weights`` as they are
-        kept, and the process's memory ``before`` loading, ``after`` it, and the ``peak``.
+        ``seconds`` of loading, imports apart, and ``processor_seconds``; in bytes, ``weights`` as
+        they are kept, and the process's memory ``before`` loading, ``after`` it, and the ``peak``.
     """
     command = [sys.executable, __file__, folder, "--dtype", dtype, "--here"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -3,9 +3,10 @@
     python tests/full_size_parity.py FOLDER --size 512 --run-size 256 --steps 25
 
 FOLDER is a diffusers folder: of real weights, or of random ones, which ``python -m
-xray.studies.random_weights FOLDER`` writes. diffusers and transformers (the extra ``parity``) compute in a process of their own, which
-ends before ours begin, so that one model at a time is in memory. Ours are run with ``exact=True``,
-which is to agree, and as they are by default. Errors are max|a − b| / std(b).
+xray.studies.random_weights FOLDER`` writes. diffusers and transformers (the extra ``parity``)
+compute in a process of their own, which ends before ours begin, so that one model at a time is in
+memory. Ours run with ``exact=True``, which is to agree, and as they are by default. Errors are
+max|a − b| / std(b).
 """
 
 from __future__ import annotations
