@@ -4,7 +4,7 @@ Stable Diffusion 1.4's sizes: diffusion-xray, once recording to disk and once no
 own loop and, where they are installed (the extra "parity"), diffusers and torch. Each is a process
 of its own; they take turns step by step, so that what else the machine does hits all alike. Where
 they do not all fit into memory, one follows the other. Times do not depend on what the weights are:
-unless --weights names a model, random ones are written to runs/random_weights once, 2.1 GB.
+unless --model names one, random ones are written to runs/random_weights once, 2.1 GB.
 
 How to read it: the table has medians after the first step, which compiles. In figures/steps.png
 every dot is a step, and a curve is the memory of a whole run: load, text, steps, decode. Memory is
@@ -27,9 +27,10 @@ SYSTEMS = ("recording", "ours", "keras_cv", "diffusers")
 
 
 def main(
-    weights: Annotated[
+    folder: Annotated[  # not options.Model: the other systems read nothing else
         Path | None,
         typer.Option(
+            "--model",
             help="A diffusers folder.",
             exists=True,
             file_okay=False,
@@ -66,14 +67,14 @@ def main(
         from xray.studies import benchmark_fullsize as study
         from xray.studies.benchmark_fullsize_figures import figures
 
-        if weights is None:
-            weights = Path("runs", "random_weights")
-            if not weights.exists():
-                print(f"writing random weights to {weights} …")
-                command = [sys.executable, "-m", "xray.studies.random_weights", weights]
+        if folder is None:
+            folder = Path("runs", "random_weights")
+            if not folder.exists():
+                print(f"writing random weights to {folder} …")
+                command = [sys.executable, "-m", "xray.studies.random_weights", folder]
                 subprocess.run(command, check=True)
                 this.clock.lap("random weights")
-        commands = study.commands(weights, size, steps + 1, record, dtype, scratch=this.folder)
+        commands = study.commands(folder, size, steps + 1, record, dtype, scratch=this.folder)
         with counted("turns", study.turns(system, steps + 1)) as tick:
             results = study.measure(commands, system, progress=tick)
         this.clock.lap("measure")
@@ -90,7 +91,7 @@ def main(
         print(script.table(["", *names], study.table(results)))
         print("\n" + script.table(["ratio", ""], study.ratios(results)))
         asked = {
-            "weights": str(weights),
+            "model": str(folder),
             "size": size,
             "steps": steps,
             "dtype": dtype,

@@ -97,7 +97,7 @@ def test_the_benchmark_on_the_miniature(tmp_path):
     from xray.checkpoints import export_diffusers
 
     export_diffusers(xray.load("mini"), tmp_path / "mini")
-    asked = ["--weights", tmp_path / "mini", "--size", 128, "--steps", 3, "--out", tmp_path / "out"]
+    asked = ["--model", tmp_path / "mini", "--size", 128, "--steps", 3, "--out", tmp_path / "out"]
     systems = ["--system", "recording", "--system", "ours"]
     result = CliRunner().invoke(running.app("benchmark_fullsize"), list(map(str, asked)) + systems)
     assert result.exit_code == 0, result.output
@@ -117,7 +117,7 @@ def test_the_benchmark_on_the_miniature(tmp_path):
         (["--system", "comfy"], "'comfy' is not one of recording, ours, keras_cv, diffusers"),
         (["--size", "500"], "multiples of 64, got 500"),
         (["--record", "unets/**"], "names no site"),
-        (["--weights", "no/such"], "'no/such' does not exist"),
+        (["--model", "no/such"], "'no/such' does not exist"),
     ],
 )
 def test_bad_options_are_told_before_anything_starts(asked, told, tmp_path):

@@ -69,7 +69,7 @@ def keep(source: Path, target: Path) -> None:
         if picture.width > WIDTH:
             height = round(picture.height * WIDTH / picture.width)
             picture = picture.resize((WIDTH, height), Image.Resampling.LANCZOS)
-        picture.quantize(256, dither=Image.Dither.NONE).save(target, optimize=True)
+        picture.save(target, optimize=True)
 
 
 if __name__ == "__main__":
