@@ -17,7 +17,7 @@ from xray.experiment import experiment
 
 
 def main(
-    prompt: options.Prompt = "a red star above a blue moon",
+    prompt: options.Prompt = "a large red boat on the sea",
     negative: options.Negative = "",
     model: options.Model = "mini",
     images: options.Images = 4,

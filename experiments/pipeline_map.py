@@ -36,7 +36,7 @@ def main(
     overwrite: options.Overwrite = False,
 ) -> None:
     with experiment("pipeline_map", out, overwrite=overwrite, svg=svg) as this:
-        model = this.load(name, weights=None, exact=True)
+        model = this.load(name, weights=None)
         from xray.progress import bar
         from xray.studies import pipeline_map as study
         from xray.studies.pipeline_map_figures import figures

@@ -16,7 +16,7 @@ SHOWN = ["step", "timestep", "latent_std", "latent_ks", "noise_std", "denoised_s
 
 
 def main(
-    prompt: options.Prompt = "a red star above a blue moon",
+    prompt: options.Prompt = "a large red boat on the sea",
     negative: options.Negative = "",
     model: options.Model = "mini",
     steps: options.Steps = 25,

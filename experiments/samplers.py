@@ -24,7 +24,7 @@ from xray.samplers import SAMPLERS
 
 
 def main(
-    prompt: options.Prompt = "a red star above a blue moon",
+    prompt: options.Prompt = "a large red boat on the sea",
     negative: options.Negative = "",
     model: options.Model = "mini",
     sampler: Annotated[list[str], typer.Option(help="Which to compare; can be repeated.")] = tuple(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xray import conv, forward, winograd
+from xray import forward
 from xray.adapters import Own, load_lora, load_textual_inversion, unload
 from xray.architecture import Architecture
 from xray.batch import finite, numbers, prompt_tokens, token_coords
@@ -59,8 +59,6 @@ class Generator:
         spacing: of timesteps, by default.
         rgb_matrix: (5, 3), for showing latents as colour, or None.
         jit: compile with XLA.
-        exact: without what is faster and rounds differently, see `xray.winograd`. There is such
-            under XLA only.
     """
 
     def __init__(
@@ -80,11 +78,9 @@ class Generator:
         spacing: str = "leading",
         rgb_matrix: np.ndarray | None = None,
         jit: bool = False,
-        exact: bool = False,
     ):
         self.name, self.architecture, self.tokenizer = name, architecture, tokenizer
-        self.digest, self.numerics, self.spacing = digest, numerics, spacing
-        self.jit, self.exact = jit, exact or not jit
+        self.digest, self.numerics, self.spacing, self.jit = digest, numerics, spacing, jit
         self.rgb_matrix, self.sources = rgb_matrix, sources or {}
         self.own, self.adapters = Own(digest, read), []
         self.schedule = NoiseSchedule(
@@ -92,20 +88,10 @@ class Generator:
         )
         self.networks = {"text": text, "unet": unet, "encoder": encoder, "decoder": decoder}
         set_numerics(numerics, text, unet, encoder, decoder)
-        kernel = conv.conv2d if self.exact else winograd.conv2d
-
-        def part(name: str, network: Callable) -> Part:
-            return Part(name, _with_convolution(kernel, network), jit=jit)
-
-        self.text = part("text", lambda tap, ids: forward.text_encoder(text, ids, tap))
-        self.unet = part("unet", _unet_of(unet))
-        self.encoder = part("encoder", lambda tap, x: forward.encoder(encoder, x, tap))
-        self.decoder = part("decoder", lambda tap, x: forward.decoder(decoder, x, tap))
-
-    @property
-    def mode(self) -> dict[str, bool]:
-        """What decides the bits beside weights and numerics."""
-        return {"jit": self.jit, "exact": self.exact}
+        self.text = Part("text", lambda tap, ids: forward.text_encoder(text, ids, tap), jit=jit)
+        self.unet = Part("unet", _unet_of(unet), jit=jit)
+        self.encoder = Part("encoder", lambda tap, x: forward.encoder(encoder, x, tap), jit=jit)
+        self.decoder = Part("decoder", lambda tap, x: forward.decoder(decoder, x, tap), jit=jit)
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -308,14 +294,6 @@ class Generator:
             prompt=prompt,
             rgb_matrix=self.rgb_matrix,
         )
-
-
-def _with_convolution(kernel: Callable, network: Callable) -> Callable:
-    def run(*args: Any) -> Any:
-        with forward.convolution(kernel):
-            return network(*args)
-
-    return run
 
 
 def _unet_of(net: UNet) -> Callable:

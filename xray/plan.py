@@ -345,7 +345,7 @@ class Plan:
             "sources": self.model.sources,
             "adapters": [a.to_json() for a in self.model.adapters],
             "numerics": self.model.numerics,
-            "mode": self.model.mode,
+            "mode": {"jit": self.model.jit},
             "scaling_factor": self.model.architecture.scaling_factor,
             "rgb_matrix": self.model.rgb_matrix,
             "record": [observation_json(o) for o in self.observations],

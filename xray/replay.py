@@ -59,15 +59,10 @@ def replay(model: Generator, trace: Trace, *, edit: Iterable[Edit] | None = None
             f"the trace was made by {a['model']} with weights {a['digest'][:12]}; "
             f"this is {model.name} with weights {model.digest[:12]}"
         )
-    # Traces that do not tell were made when there was nothing but exact.
-    mode = {"exact": True, **a["mode"]}
-    for name, made, own in (
-        ("numerics", a["numerics"], model.numerics),
-        ("mode", mode, model.mode),
-    ):
-        if made != own:
+    for name, own in (("numerics", model.numerics), ("mode", {"jit": model.jit})):
+        if a[name] != own:
             raise ValueError(
-                f"the trace was made with {name} {made} and this model has {own}; the bits "
+                f"the trace was made with {name} {a[name]} and this model has {own}; the bits "
                 f"would differ: load it with the trace's own"
             )
     again = model.generate(

@@ -11,16 +11,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageSequence
 
 HERE = Path(__file__).parent
-WIDTH = 1000  # pixels of a picture in the gallery
+WIDTH, FILM = 1000, 224  # pixels of a picture in the gallery, and of a film
 
 # What a script is asked, and what of its results is shown; the picture's own name if not NAME.png.
-BOAT = ["--prompt", "a large red boat on the sea", "--seed", "5"]
 SHOWN: dict[str, tuple[list[str], dict[str, str]]] = {
     "record_generation": (
-        BOAT,
+        [],
         {"figures/timeline.png": "timeline.png", "figures/word_maps.png": "word_maps.png"},
     ),
     "autoencoder_roundtrip": ([], {"figures/roundtrip.png": "autoencoder_roundtrip.png"}),
@@ -60,16 +59,22 @@ def main(names: list[str]) -> None:
 
 
 def keep(source: Path, target: Path) -> None:
-    """A copy, no wider than `WIDTH`; a film as it is."""
-    if source.suffix == ".gif":
-        target.write_bytes(source.read_bytes())
-        return
+    """A small copy: no wider than `WIDTH`, a film than `FILM` and of fewer colours."""
     with Image.open(source) as picture:
-        picture = picture.convert("RGB")
-        if picture.width > WIDTH:
-            height = round(picture.height * WIDTH / picture.width)
-            picture = picture.resize((WIDTH, height), Image.Resampling.LANCZOS)
-        picture.save(target, optimize=True)
+        if getattr(picture, "n_frames", 1) == 1:
+            small(picture, WIDTH).save(target, optimize=True)
+            return
+        duration = picture.info["duration"]
+        first, *more = [
+            small(frame, FILM).quantize(128, dither=Image.Dither.NONE)
+            for frame in ImageSequence.Iterator(picture)
+        ]
+    first.save(target, save_all=True, append_images=more, duration=duration, loop=0)
+
+
+def small(picture: Image.Image, width: int) -> Image.Image:
+    height = round(picture.height * width / picture.width)
+    return picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,6 @@ def load(
     numerics: str | None = None,
     jit: bool | None = None,
     dtype: str = "float32",
-    exact: bool = False,
     text_encoder: str | Path | None = None,
     unet: str | Path | None = None,
     autoencoder: str | Path | None = None,
@@ -81,8 +80,6 @@ def load(
         dtype: in which the weights are kept in memory, ``"float32"`` or, in half of it,
             ``"float16"``: of files in float16 nothing is lost, others are rounded. All is computed
             in float32; compiled with XLA, a network makes itself float32 copies while it runs.
-        exact: leave out what is faster and rounds differently: under XLA, large convolutions are
-            computed by Winograd's algorithm (`xray.winograd`).
         text_encoder, unet, autoencoder: take this component from elsewhere: its folder in a
             diffusers model, its name on the Hub, or any model. Must be of the same sizes.
         variant: of a diffusers folder's files, such as ``"fp16"``.
@@ -118,16 +115,15 @@ def load(
     if dtype not in ("float32", "float16"):
         raise ValueError(f"dtype must be 'float32' or 'float16', got {dtype!r}")
     _check_options(name, variant=variant, ema=ema, prediction=prediction)
-    ways = {"jit": jit, "dtype": dtype, "exact": exact}
     if isinstance(name, architectures.Architecture):
         if weights is not None:
             raise ValueError("an Architecture has no pretrained weights; give weights=None")
         words = _tokenizer("it", tokenizer, name, numerics)
-        return building.random_model("random", name, seed, words, numerics, **ways)
+        return building.random_model("random", name, seed, words, numerics, jit, dtype)
     if name in FULL_SIZE and weights is None:
         arch = getattr(architectures, FULL_SIZE[name])
         words = _tokenizer(name, tokenizer, arch, numerics)
-        return building.random_model(str(name), arch, seed, words, numerics, **ways)
+        return building.random_model(str(name), arch, seed, words, numerics, jit, dtype)
     if isinstance(name, str):
         ensure(name, download=download, variant=variant)
     checkpoint = open_checkpoint(
@@ -149,9 +145,9 @@ def load(
     arch, numerics = checkpoint.architecture, numerics or checkpoint.numerics
     words = _tokenizer(name, tokenizer or checkpoint.tokenizer, arch, numerics)
     if weights is None:
-        return building.random_model(checkpoint.name, arch, seed, words, numerics, **ways)
+        return building.random_model(checkpoint.name, arch, seed, words, numerics, jit, dtype)
     checkpoint = replace(checkpoint, tokenizer=words)
-    return building.assemble(checkpoint, numerics=numerics, **ways)
+    return building.assemble(checkpoint, numerics=numerics, jit=jit, dtype=dtype)
 
 
 def _tokenizer(

@@ -7,6 +7,7 @@ import hashlib
 import math
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +29,6 @@ def assemble(
     numerics: str | None = None,
     jit: bool | None = None,
     dtype: str = "float32",
-    exact: bool = False,
 ) -> Generator:
     """The model of a checkpoint, its weights read tensor by tensor and kept as `dtype`.
 
@@ -54,7 +54,6 @@ def assemble(
         spacing=checkpoint.spacing,
         rgb_matrix=None if matrix is None else np.array(matrix, np.float32),
         jit=pays_to_compile(arch) if jit is None else jit,
-        exact=exact,
     )
 
 
@@ -74,7 +73,6 @@ def random_model(
     numerics: str | None = None,
     jit: bool | None = None,
     dtype: str = "float32",
-    exact: bool = False,
 ) -> Generator:
     """A model with random weights that `seed` decides."""
     from xray.generator import Generator
@@ -102,7 +100,6 @@ def random_model(
         sources={part: {"source": "random", "digest": digest} for part in COMPONENTS},
         numerics=numerics or "reference",
         jit=pays_to_compile(arch) if jit is None else jit,
-        exact=exact,
     )
 
 
@@ -155,7 +152,7 @@ def build(
 def assign(networks: dict[str, Any], components: dict[str, Component]) -> None:
     """Give every variable its value, after checking that all are there and fit.
 
-    One tensor at a time is read, turned as Keras has it, and made of the variable's dtype.
+    Every tensor is read, turned as Keras has it, and made of the variable's dtype in one pass.
 
     Raises:
         ValueError: what is missing, surplus, of wrong shape or type, in all components; a number
@@ -176,14 +173,18 @@ def assign(networks: dict[str, Any], components: dict[str, Component]) -> None:
             problems.append(f"{component.source}: {differ}")
     if problems:
         raise ValueError("; ".join(problems))
+
+    def read(key: str, variable: Any, component: Component, theirs: str) -> np.ndarray:
+        tensor = component.tensors[theirs]
+        return _value(key, tensor, variable.shape, component.keras, variable.dtype)
+
     report = _reporter("reading weights")
-    for done, (key, variable, component, theirs) in enumerate(wanted):
-        value = _value(
-            key, component.tensors[theirs], variable.shape, component.keras, variable.dtype
-        )
-        variable.assign(_shared(value))
-        del value  # it is the variable's now
-        report(done + 1, len(wanted))
+    # What is read ahead takes no more memory: it stays where it is, and is the variable's.
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        values = pool.map(read, *zip(*wanted, strict=True))
+        for done, (_, variable, *_) in enumerate(wanted):
+            variable.assign(_shared(next(values)))
+            report(done + 1, len(wanted))
     report(None, len(wanted))
 
 

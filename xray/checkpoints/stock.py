@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 
 def from_keras_cv(
-    stock: Any,
-    *,
-    tokenizer: Tokenizer | None = None,
-    jit: bool | None = None,
-    exact: bool = False,
+    stock: Any, *, tokenizer: Tokenizer | None = None, jit: bool | None = None
 ) -> Generator:
     """Open KerasCV's own ``StableDiffusion`` or ``StableDiffusionV2``, whatever weights it holds.
 
@@ -30,7 +26,6 @@ def from_keras_cv(
         stock: the KerasCV model.
         tokenizer: in place of KerasCV's.
         jit: compile with XLA; by default what the KerasCV model was made with.
-        exact: as for `load`.
 
     Example:
         >>> model = from_keras_cv(keras_cv.models.StableDiffusion(512, 512))
@@ -63,5 +58,4 @@ def from_keras_cv(
         numerics="keras_cv",
         spacing="linspace",
         jit=stock.jit_compile if jit is None else jit,
-        exact=exact,
     )
