@@ -5,7 +5,8 @@ they end in the same latent, and how far from it they end with few is their erro
 against a long run, and shown over the evaluations of the network that it took, the steps and the
 seconds. DDPM and Euler ancestral put fresh noise back and so make another picture: they have no
 such error. All begin at the last timestep and end at the clean picture (--spacing trailing); which
-timesteps a sampler visits between can matter more than which sampler it is.
+timesteps a sampler visits between can matter more than which sampler it is. Without guidance unless
+--guidance says otherwise: then it is the model's own equation that is solved, at half the work.
 
 How to read it: in figures/paths.png all start from one point; those that put noise back leave the
 others. figures/errors.png: the lower the better, and a point further left has cost less; in the
@@ -38,7 +39,7 @@ def main(
         int, typer.Option(min=2, max=1000, help="Steps of the run to compare with.")
     ] = 100,
     images: options.Images = 1,
-    guidance: options.Guidance = 5.0,
+    guidance: options.Guidance = 1.0,
     seed: options.Seed = 7,
     width: options.Width = None,
     height: options.Height = None,
