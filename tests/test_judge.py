@@ -64,7 +64,7 @@ def test_it_learns_what_it_is_taught(tmp_path):
     pictures = np.stack([image(s) for s in scenes])
     network = build_network()
     wanted = module.Targets(*map(np.stack, zip(*(targets(truth(s)) for s in scenes), strict=True)))
-    _overfit(network, pictures, wanted, optimizers.Adam(2e-3, global_clipnorm=1.0), 40)
+    _overfit(network, pictures, wanted, optimizers.Adam(2e-3, global_clipnorm=1.0), 80)
     assert accuracy(Judge(network), pictures, scenes) == {"captions": 1.0, "scenes": 1.0}
 
     path = tmp_path / "judge.safetensors"
