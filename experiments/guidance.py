@@ -37,7 +37,7 @@ def main(
     ] = (0.28, 5.42),
     model: options.Model = "mini",
     images: options.Images = 2,
-    steps: options.Steps = 20,
+    steps: options.Steps = 12,
     guidance: options.Guidance = 5.0,
     seed: options.Seed = 7,
     sampler: options.Sampler = "ddim",

@@ -37,7 +37,7 @@ def main(
     other_words: Words = None,
     model: options.Model = "mini",
     frames: Frames = 7,
-    steps: options.Steps = 12,
+    steps: options.Steps = 10,
     guidance: options.Guidance = 5.0,
     width: options.Width = None,
     height: options.Height = None,

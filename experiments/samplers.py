@@ -33,11 +33,11 @@ def main(
     ),
     steps: Annotated[
         list[int], typer.Option(min=1, max=999, help="A number of steps; can be repeated.")
-    ] = (5, 10, 20),
+    ] = (4, 8, 16),
     spacing: options.WholeSpacing = "trailing",
     reference: Annotated[
         int, typer.Option(min=2, max=1000, help="Steps of the run to compare with.")
-    ] = 100,
+    ] = 80,
     images: options.Images = 1,
     guidance: options.Guidance = 1.0,
     seed: options.Seed = 7,

@@ -299,7 +299,7 @@ def test_samplers_that_all_put_noise_back_are_shown_without_errors(model, monkey
 
 def test_bad_input_is_refused_before_the_model_is_loaded(monkeypatch, tmp_path):
     for arguments, said in (
-        (["--reference", 20], "must have more than those compared"),
+        (["--reference", 16], "must have more than those compared"),
         (["--sampler", "plms"], "'plms' is not one of"),
         (["--spacing", "karras"], "every sampler takes"),
     ):
