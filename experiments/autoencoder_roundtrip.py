@@ -35,8 +35,7 @@ def main(
         from xray.progress import bar
         from xray.studies import autoencoder_roundtrip as study
 
-        side = generator.architecture.size
-        pixels = load_image(picture, width or side, height or side)
+        pixels = load_image(picture, *generator.architecture.sides(width, height))
         data = study.measure(generator, pixels, trips=trips, progress=bar("round trips"))
         this.clock.lap("trips")
 

@@ -13,8 +13,6 @@ VmHWM. --quick takes two minutes: smaller pictures, fewer steps.
 """
 
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,8 +20,7 @@ import typer
 
 from xray import options, script
 from xray.experiment import experiment
-
-SYSTEMS = ("recording", "ours", "keras_cv", "diffusers")
+from xray.studies import benchmark_fullsize as study
 
 
 def main(
@@ -39,8 +36,8 @@ def main(
     ] = None,
     system: Annotated[
         list[str],
-        typer.Option(help="Which to run; can be repeated.", callback=options.one_of(*SYSTEMS)),
-    ] = SYSTEMS,
+        typer.Option(help="Which to run; can be repeated.", callback=options.one_of(*study.NAMES)),
+    ] = tuple(study.NAMES),
     size: Annotated[
         int, typer.Option(min=64, help="Of the picture.", callback=options.whole_blocks)
     ] = 512,
@@ -52,6 +49,13 @@ def main(
             callback=options.one_of("float32", "float16"),
         ),
     ] = "float32",
+    memory: Annotated[
+        str,
+        typer.Option(
+            help="Of our model: fast, all weights in memory, or low, one network's at a time.",
+            callback=options.one_of("fast", "low"),
+        ),
+    ] = "fast",
     record: options.Record = ("sampler/*", "unet/**/cross/weights"),
     quick: Annotated[bool, typer.Option("--quick", help="--size 256 --steps 2")] = False,
     out: options.Out = None,
@@ -64,17 +68,18 @@ def main(
         system = [name for name in system if name != "diffusers"]
     with experiment("benchmark_fullsize", out, overwrite=overwrite, svg=svg) as this:
         from xray.progress import counted
-        from xray.studies import benchmark_fullsize as study
+        from xray.studies import random_weights
         from xray.studies.benchmark_fullsize_figures import figures
 
         if folder is None:
             folder = Path("runs", "random_weights")
             if not folder.exists():
                 print(f"writing random weights to {folder} …")
-                command = [sys.executable, "-m", "xray.studies.random_weights", folder]
-                subprocess.run(command, check=True)
+                random_weights.write_apart(folder)
                 this.clock.lap("random weights")
-        commands = study.commands(folder, size, steps + 1, record, dtype, scratch=this.folder)
+        commands = study.commands(
+            folder, size, steps + 1, record, dtype, memory, scratch=this.folder
+        )
         with counted("turns", study.turns(system, steps + 1)) as tick:
             results = study.measure(commands, system, progress=tick)
         this.clock.lap("measure")
@@ -82,19 +87,22 @@ def main(
         this.clear("turns.csv", "memory.csv", "figures/*", "summary.json")
         this.save_table("turns", ["system", "phase", "seconds"], study.turn_rows(results))
         this.save_table("memory", ["system", "seconds", "bytes"], study.memory_rows(results))
-        made = f"{size}×{size}, our weights in {dtype}, {study.machine()}"
+        kept = dtype if memory == "fast" else f"{dtype}, one network's at a time"
+        made = f"{size}×{size}, our weights in {kept}, {study.machine()}"
         this.save_figures(figures(results, made))
         this.clock.lap("figures")
 
         names = [study.NAMES[name] for name in results]
         print(f"\n{made}\n")
         print(script.table(["", *names], study.table(results)))
-        print("\n" + script.table(["ratio", ""], study.ratios(results)))
+        if ratios := study.ratios(results):
+            print("\n" + script.table(["ratio", ""], ratios))
         asked = {
             "model": str(folder),
             "size": size,
             "steps": steps,
             "dtype": dtype,
+            "memory": memory,
             "record": list(record),
         }
         this.finish({**asked, "machine": study.machine(), "systems": study.summary(results)})

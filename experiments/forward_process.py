@@ -46,8 +46,7 @@ def main(
         from xray.progress import bar
         from xray.studies import forward_process as study
 
-        side = generator.architecture.size
-        pixels = load_image(picture, width or side, height or side)
+        pixels = load_image(picture, *generator.architecture.sides(width, height))
         last = len(generator.schedule.alphas_cumprod) - 1
         chosen = [round(k * last / (timesteps - 1)) for k in range(timesteps)]
         data = study.measure(

@@ -34,8 +34,7 @@ def main(
         from xray.studies import image_decoder as study
         from xray.studies.image_decoder_figures import figures
 
-        side = generator.architecture.size
-        pixels = load_image(picture, width or side, height or side)
+        pixels = load_image(picture, *generator.architecture.sides(width, height))
         data = study.measure(generator, pixels, seed=seed, progress=bar("pictures"))
         this.clock.lap("decode")
 

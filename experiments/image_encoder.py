@@ -31,8 +31,7 @@ def main(
         from xray.studies import image_encoder as study
         from xray.studies.image_encoder_figures import figures
 
-        side = generator.architecture.size
-        pixels = load_image(picture, width or side, height or side)
+        pixels = load_image(picture, *generator.architecture.sides(width, height))
         data = study.measure(generator, pixels, seed=seed, progress=bar("pictures"))
         this.clock.lap("encode and decode")
 

@@ -63,8 +63,7 @@ def main(
         from xray.studies import image_to_image as study
         from xray.studies.image_to_image_figures import figures
 
-        size = generator.architecture.size
-        width, height = width or size, height or size
+        width, height = generator.architecture.sides(width, height)
         pixels = load_image(picture, width, height)
         mask = read_mask(paint, width, height)
         sizes = {"width": width, "height": height}

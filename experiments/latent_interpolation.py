@@ -59,12 +59,12 @@ def main(
         from xray.studies import latent_interpolation as study
         from xray.studies.latent_interpolation_figures import figures
 
-        side = generator.architecture.size
-        size = {"width": width or side, "height": height or side}
-        pixels = np.stack([load_image(p, **size) for p in pair])
+        sides = generator.architecture.sides(width, height)
+        size = dict(zip(("width", "height"), sides, strict=True))
+        pixels = np.stack([load_image(p, *sides) for p in pair])
         contexts = generator.embed(told).values
         asked = {"steps": steps, "guidance": guidance}
-        total = study.ticks(generator, frames=frames, size=tuple(size.values()), **asked)
+        total = study.ticks(generator, frames=frames, size=sides, **asked)
         with counted("pictures", total) as tick:
             at = {"frames": frames, "tick": tick}
             seeds = (seed, other_seed)

@@ -50,8 +50,7 @@ def main(
         from xray.progress import bar
         from xray.studies import noise_corruption as study
 
-        side = generator.architecture.size
-        pixels = load_image(picture, width or side, height or side)
+        pixels = load_image(picture, *generator.architecture.sides(width, height))
         data = study.measure(
             generator,
             pixels,

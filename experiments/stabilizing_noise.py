@@ -68,8 +68,7 @@ def main(
         asked = {"negative": negative, "steps": steps, "guidance": guidance, "spacing": spacing}
         size = {"width": width, "height": height}
         generator.plan(prompt, **asked, **size)  # what is wrong is said before anything is made
-        side = generator.architecture.size
-        sides = (width or side, height or side)
+        sides = generator.architecture.sides(width, height)
         real = np.concatenate(
             [
                 generator.encode(load_image(p, *sides)).values

@@ -22,6 +22,7 @@ import numpy as np
 from xray import memory
 from xray.script import quiet_tensorflow, table
 from xray.stats import format_bytes
+from xray.studies import random_weights
 
 
 def load(folder: Path, dtype: str) -> None:
@@ -77,8 +78,7 @@ def main() -> None:
             load(args.folder, args.dtype)
         return
     if not args.folder.exists():
-        write = [sys.executable, "-m", "xray.studies.random_weights", args.folder]
-        subprocess.run(write, check=True)
+        random_weights.write_apart(args.folder)
     found = measure(args.folder, args.dtype)
     rows = [[k, f"{v:.1f} s" if "seconds" in k else format_bytes(v)] for k, v in found.items()]
     share = (found["peak"] - found["before"]) / found["weights"]

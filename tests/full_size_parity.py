@@ -74,12 +74,12 @@ def theirs(folder: Path, size: int, run_size: int, steps: int) -> dict[str, np.n
 
 
 def ours(
-    folder: Path, size: int, run_size: int, steps: int, embeddings: np.ndarray
+    folder: Path, size: int, run_size: int, steps: int, exact: bool, embeddings: np.ndarray
 ) -> dict[str, np.ndarray]:
     """The same by this package."""
     import xray
 
-    model = xray.load(folder)
+    model = xray.load(folder, exact=exact)
     arch = model.architecture
     given = inputs(arch.vocab_size, arch.text_length, arch.text_width, size, run_size)
     found = {"text encoder": np.asarray(model.text(given["ids"].astype(np.int32)))}
@@ -117,6 +117,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="pixels a side, for each network")
     parser.add_argument("--run-size", type=int, default=512, help="for the guided run")
     parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--exact", action="store_true", help="without Winograd's convolution")
     parser.add_argument("--theirs", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     asked = (args.folder, args.size, args.run_size, args.steps)
@@ -131,7 +132,7 @@ def main() -> None:
             expected = dict(file)
     started = time.perf_counter()
     with quiet_tensorflow():
-        found = ours(*asked, expected.pop("embeddings"))
+        found = ours(*asked, args.exact, expected.pop("embeddings"))
     print(f"diffusion-xray: {time.perf_counter() - started:.0f} s\n")
     rows = []
     for name, value in expected.items():

@@ -4,27 +4,21 @@ Usage: streamed_run.py STORE STEPS. Prints "step K" after each step and, at the 
 anonymous memory seen, in kB.
 """
 
-import re
 import sys
-from pathlib import Path
 
 import xray
+from xray import memory
 
 RECORD = ["sampler/*", "unet/**/cross/weights"]
 PROMPT = "a red star above a blue moon"
 
 
-def anonymous_memory() -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"RssAnon:\s+(\d+) kB", status)[1])
-
-
 def main(store: str, steps: int) -> None:
     model = xray.load("mini")
-    memory = []
+    held = []
 
     def progress(done: int, steps: int) -> None:
-        memory.append(anonymous_memory())
+        held.append(memory.status("self")["RssAnon"] // 1024)
         print(f"step {done}", flush=True)
 
     model.generate(
@@ -37,7 +31,7 @@ def main(store: str, steps: int) -> None:
         width=64,
         height=64,
     )
-    print(max(memory), flush=True)
+    print(max(held), flush=True)
 
 
 if __name__ == "__main__":

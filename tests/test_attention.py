@@ -1,4 +1,4 @@
-"""Attention is the equation, in chunks as whole, and never holds more than a chunk of weights."""
+"""Attention is the equation, in pieces as whole, and never holds more weights than it says."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ shapes = st.tuples(*(st.integers(1, n) for n in (2, 3, 9, 7, 6)))
 
 
 @settings(max_examples=30)
-@given(shapes, st.integers(1, 10))
-def test_it_is_the_equation_whatever_the_chunk(shape, chunk):
+@given(shapes, st.integers(1, 200))
+def test_it_is_the_equation_whatever_is_held(shape, held):
     n, heads, queries, keys, d = shape
     q, k = 2 * normal(0, n, heads, queries, d), normal(1, n, heads, keys, d)
     v = normal(2, n, heads, keys, d)
     expected = slow(q, k)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "CHUNK", chunk)
+        patch.setattr(module, "HELD", held)
         weights = attention_weights(q, k)
         out = attention(q, k, v)
         np.testing.assert_array_equal(weighted_values(weights, v), out)
@@ -42,19 +42,19 @@ def test_it_is_the_equation_whatever_the_chunk(shape, chunk):
     np.testing.assert_allclose(out, expected @ v, atol=3e-6)
 
 
-def test_a_mask_is_cut_into_the_same_chunks(monkeypatch):
+def test_a_mask_is_cut_into_the_same_pieces(monkeypatch):
     q, k, v = (normal(i, 2, 3, 10, 4) for i in range(3))
     mask = np.triu(np.full((10, 10), -np.inf, np.float32), k=1)
     whole = attention(q, k, v, mask=mask).numpy()
-    monkeypatch.setattr(module, "CHUNK", 3)
+    monkeypatch.setattr(module, "HELD", 3 * 10)
     np.testing.assert_allclose(attention(q, k, v, mask=mask), whole, atol=1e-6)
     weights = attention_weights(q, k, mask=mask).numpy()
     np.testing.assert_allclose(weights, slow(q, k, mask), atol=1e-6)
     assert (weights[..., np.triu_indices(10, k=1)[0], np.triu_indices(10, k=1)[1]] == 0).all()
 
 
-def test_chunked_and_whole_agree_at_the_size_of_a_picture():
-    q, k, v = (normal(i, 1, 2, 2500, 8) for i in range(3))  # three chunks, the last one short
+def test_pieces_and_whole_agree_at_the_size_of_a_picture():
+    q, k, v = (normal(i, 1, 2, 2500, 8) for i in range(3))  # three pieces, the last one short
     expected = slow(q, k) @ v
     np.testing.assert_allclose(attention(q, k, v), expected, atol=1e-6)
 
@@ -66,15 +66,40 @@ def test_large_scores_do_not_overflow():
 
 
 def largest_tensor(fn, *shapes):
-    """Elements of the largest tensor in the graph that `fn` becomes."""
+    """Elements of the largest tensor in the graph that `fn` becomes, loops' bodies included."""
     graph = tf.function(fn).get_concrete_function(*(tf.TensorSpec(s) for s in shapes)).graph
-    outputs = [t for op in graph.get_operations() for t in op.outputs]
-    return max(t.shape.num_elements() for t in outputs if t.shape.num_elements())
+    graphs = [graph, *(f.graph for f in graph._functions.values())]
+    outputs = [t for g in graphs for op in g.get_operations() for t in op.outputs]
+    return max(t.shape.num_elements() or 0 for t in outputs)
 
 
 @pytest.mark.parametrize("queries", [64, 256])
-def test_no_tensor_is_larger_than_a_chunk_of_weights(monkeypatch, queries):
-    monkeypatch.setattr(module, "CHUNK", 16)
+def test_no_tensor_is_larger_than_the_weights_held(monkeypatch, queries):
+    monkeypatch.setattr(module, "HELD", 16 * queries)
     shape = (1, 2, queries, 4)
-    assert largest_tensor(attention, shape, shape, shape) == 2 * 16 * queries
+    assert largest_tensor(attention, shape, shape, shape) == 16 * queries
     assert largest_tensor(attention_weights, shape, shape) == 2 * queries * queries
+
+
+def test_pieces_are_computed_one_after_the_other(monkeypatch):
+    """Each waits for the one before it: at once they would be as large as the whole."""
+    monkeypatch.setattr(module, "HELD", 16 * 64)
+    spec = tf.TensorSpec((1, 1, 64, 4))
+    graph = tf.function(attention).get_concrete_function(spec, spec, spec).graph
+    body = next(f.graph for name, f in graph._functions.items() if "body" in str(name))
+    products = [
+        op for op in body.get_operations() if op.type == "BatchMatMulV2" or op.type == "MatMul"
+    ]
+    assert len(products) == 2 * 64 // 16
+    for before, op in zip(products[1::2], products[2::2], strict=False):
+        assert before in ancestors(op)
+
+
+def ancestors(op):
+    found, left = set(), [op]
+    while left:
+        for near in (*(t.op for t in left[-1].inputs), *left.pop().control_inputs):
+            if near not in found:
+                found.add(near)
+                left.append(near)
+    return found

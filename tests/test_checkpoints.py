@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import shutil
 
@@ -69,14 +68,6 @@ def test_every_weight_comes_back_to_the_bit(model, loaded):
     assert loaded.architecture == model.architecture and loaded.spacing == model.spacing
     ids = model.tokenizer.ids("a red star above a moon")[None]
     np.testing.assert_array_equal(loaded.tokenizer.ids("a red star above a moon")[None], ids)
-
-
-def test_weights_begin_in_memory_where_tensorflow_may_take_them_as_they_are():
-    shapes = [(), (3,), (5, 7), (3, 3, 40, 50), (1000, 1201)] * 5
-    for shape, dtype in itertools.product(shapes, ("float32", "float16")):
-        made = building._aligned(shape, dtype)
-        assert made.shape == shape and made.dtype == dtype
-        assert made.ctypes.data % 64 == 0 and made.flags["C_CONTIGUOUS"]
 
 
 def test_the_digest_is_that_of_the_file(folder, loaded):

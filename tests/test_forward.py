@@ -11,9 +11,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xray import forward
+from xray import forward, winograd
 from xray.architecture import build_text_encoder
-from xray.conv import conv2d, conv2d_as_matmul
+from xray.conv import conv2d
 from xray.networks import set_numerics
 from xray.taps import Tap, observe
 
@@ -261,7 +261,7 @@ def test_another_convolution_gives_the_same_and_is_put_back(nets):
 
     def counted(*args, **kwargs):
         used.append(1)
-        return conv2d_as_matmul(*args, **kwargs)
+        return winograd.conv2d(*args, **kwargs)
 
     with forward.convolution(counted):
         other = forward.decoder(nets["decoder"], latent, Tap())

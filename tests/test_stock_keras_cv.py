@@ -69,7 +69,7 @@ def stock():
 
 @pytest.fixture(scope="module")
 def ours(stock, tokenizer):
-    return from_keras_cv(stock, tokenizer=tokenizer)
+    return from_keras_cv(stock, tokenizer=tokenizer, exact=True)
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,8 @@ def load_lora(model: Generator, path: str | Path, scale: float = 1.0) -> Adapter
         What `unload` takes to remove it again. Traces have it among their ``adapters``.
 
     Raises:
-        ValueError: it is no LoRA, or for another model; the model is unchanged.
+        ValueError: it is no LoRA, or for another model; the model is unchanged. Or it was opened
+            with ``memory="low"``.
         FileNotFoundError: nothing is there.
 
     Reference:
@@ -105,6 +106,7 @@ def load_lora(model: Generator, path: str | Path, scale: float = 1.0) -> Adapter
 
     if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not math.isfinite(scale):
         raise ValueError(f"scale must be a number, got {scale!r}")
+    model.check_whole()
     path = lora_file(Path(path))
     kernels = _kernels(model)
     shapes = {key: tuple(variable.shape) for key, variable in kernels.items()}
@@ -138,7 +140,7 @@ def load_textual_inversion(model: Generator, path: str | Path, token: str | None
 
     Raises:
         ValueError: it is no textual inversion, or for another model; the word is taken or cannot
-            be one; the model has no vocabulary.
+            be one; the model has no vocabulary, or was opened with ``memory="low"``.
         FileNotFoundError: nothing is there.
 
     Reference:
@@ -151,6 +153,7 @@ def load_textual_inversion(model: Generator, path: str | Path, token: str | None
     from xray.checkpoints.files import sha256
     from xray.checkpoints.inversion import open_inversion
 
+    model.check_whole()
     path = Path(path)
     if model.tokenizer is None:
         raise ValueError(f"{model.name} was loaded without a vocabulary, to which words are added")

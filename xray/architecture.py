@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from xray.networks import Autoencoder, Level, TextEncoder, UNet
+from xray.reserve import as_tensor, reserved
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,10 @@ class Architecture:
     @property
     def time_width(self) -> int:
         return 4 * self.widths[0]
+
+    def sides(self, width: int | None = None, height: int | None = None) -> tuple[int, int]:
+        """Width and height of a picture: the model's own size where none is given."""
+        return (self.size if width is None else width, self.size if height is None else height)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -359,9 +364,7 @@ def initial_weights(fill: Callable[[tuple[int, ...]], Any], dtype: str = "float3
 def unwritten(shape: tuple[int, ...], dtype: str = "float32") -> Any:
     """Initial weights that hold no memory: a place for them is reserved, and nothing written there.
 
-    What they are is undefined until they are assigned. The system gives memory to what is written,
-    so a network made of them can be traced at any size, for the shapes of what it computes.
+    What they are is undefined until they are assigned. A network made of them can be traced at any
+    size, for the shapes of what it computes.
     """
-    import tensorflow as tf
-
-    return tf.raw_ops.Empty(shape=shape, dtype=dtype, init=False)
+    return as_tensor(reserved(shape, dtype))

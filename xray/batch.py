@@ -141,9 +141,7 @@ def start_latent(
     if latent is None:
         if start_step:
             raise ValueError(f"start_step {start_step} needs the latent that this step receives")
-        size = model.architecture.size
-        width = size if width is None else width
-        height = size if height is None else height
+        width, height = model.architecture.sides(width, height)
         for name, side in (("width", width), ("height", height)):
             if not _whole(side) or side % 64 or side < 64:
                 raise ValueError(f"{name} must be a multiple of 64, got {side!r}")

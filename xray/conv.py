@@ -29,26 +29,3 @@ def conv2d(
         return matmul(x, kernel[0, 0]) + bias
     x = tf.pad(x, [(0, 0), *padding, (0, 0)])
     return tf.nn.conv2d(x, kernel, strides, "VALID") + bias
-
-
-def conv2d_as_matmul(
-    x: Any, kernel: Any, bias: Any, *, strides: int = 1, padding: tuple = ((0, 0), (0, 0))
-) -> Any:
-    """The same by gathering patches and one matrix product (im2col).
-
-    XLA's CPU backend has no fast kernel for the gradients of a convolution; those of a matrix
-    product and of slicing are fast, which makes this the one to train with.
-    """
-    if _is_product(kernel, strides, padding):
-        return matmul(x, kernel[0, 0]) + bias
-    x = tf.pad(x, [(0, 0), *padding, (0, 0)])
-    kh, kw, cin, cout = kernel.shape
-    h = (x.shape[1] - kh) // strides + 1
-    w = (x.shape[2] - kw) // strides + 1
-    patches = [
-        x[:, i : i + strides * (h - 1) + 1 : strides, j : j + strides * (w - 1) + 1 : strides]
-        for i in range(kh)
-        for j in range(kw)
-    ]
-    flat = tf.reshape(tf.concat(patches, axis=-1), (-1, kh * kw * cin))
-    return tf.reshape(tf.matmul(flat, tf.reshape(kernel, (-1, cout))), (-1, h, w, cout)) + bias

@@ -13,6 +13,7 @@ Sources: Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffu
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ from xray.attention import attention, attention_weights, weighted_values
 from xray.networks import Autoencoder, TextEncoder, UNet
 from xray.taps import Tap
 
+HELD = 2**23  # numbers of the widest layer at a time
 _conv2d: Callable = kernels.conv2d
 
 
@@ -184,10 +186,24 @@ def _transformer(name: str, block: Any, x: Any, context: Any, tap: Tap, net: UNe
         z = _attend(f"{name}/{kind}", q, k, v, a.num_heads, tap, grid=grid, key_grid=key_grid)
         z = _on_grid(dense(a.out_proj, z), grid)
         y = y + _off_grid(tap(f"{name}/{kind}/out", z))
-    value, gate = tf.split(dense(inner.geglu.dense, layer_norm(inner.norm3, y)), 2, axis=-1)
-    z = _on_grid(dense(inner.dense, value * gelu(gate, net.exact_gelu)), grid)
+    z = _on_grid(_feed_forward(inner, layer_norm(inner.norm3, y), net), grid)
     y = y + _off_grid(tap(f"{name}/ff/out", z))
     return tap(f"{name}/out", _project(block.proj2, _on_grid(y, grid)) + x)
+
+
+def _feed_forward(inner: Any, x: Any, net: UNet) -> Any:
+    """GEGLU (Shazeer 2020) of some positions after the other: inside it is eight times as wide."""
+    flat, out = tf.reshape(x, (-1, x.shape[-1])), []
+    for part in tf.split(flat, _shares(flat.shape[0], math.ceil(8 * math.prod(x.shape) / HELD))):
+        with tf.control_dependencies(out[-1:]):  # not all at once
+            value, gate = tf.split(dense(inner.geglu.dense, part), 2, axis=-1)
+            out.append(dense(inner.dense, value * gelu(gate, net.exact_gelu)))
+    return tf.reshape(tf.concat(out, 0) if len(out) > 1 else out[0], x.shape)
+
+
+def _shares(count: int, parts: int) -> list[int]:
+    """As many whole numbers, as equal as can be, with this sum."""
+    return [(count + i) // parts for i in range(parts)]
 
 
 def _autoencoder_mid(name: str, net: Autoencoder, x: Any, tap: Tap) -> Any:
@@ -245,19 +261,25 @@ def _attend(
 # ------------------------------------------------------------------------------- layers by weight
 
 
-def weight(variable: Any) -> Any:
-    """A variable's value in float32, whatever precision it is kept in."""
-    return tf.cast(tf.convert_to_tensor(variable), tf.float32)
+def weight(variable: Any, before: Any = None) -> Any:
+    """A variable's value in float32, whatever precision it is kept in.
+
+    It is not made before the tensor is there that it will be used with: as it waits for nothing
+    else, TensorFlow would begin with all casts of all kernels, and hold the results.
+    """
+    with tf.control_dependencies([] if before is None else [before]):
+        return tf.cast(tf.convert_to_tensor(variable), tf.float32)
 
 
 def dense(layer: Any, x: Any) -> Any:
-    x = kernels.matmul(x, weight(layer.kernel))
+    x = kernels.matmul(x, weight(layer.kernel, before=x))
     return x + weight(layer.bias) if layer.use_bias else x
 
 
 def dense_1x1(layer: Any, x: Any) -> Any:
     """A 1×1 convolution applied to (n, positions, channels)."""
-    return kernels.matmul(x, weight(layer.conv2d.kernel)[0, 0]) + weight(layer.conv2d.bias)
+    kernel = weight(layer.conv2d.kernel, before=x)
+    return kernels.matmul(x, kernel[0, 0]) + weight(layer.conv2d.bias)
 
 
 def _project(layer: Any, x: Any) -> Any:
@@ -270,7 +292,7 @@ def conv(layer: Any, x: Any) -> Any:
     inner = layer.conv2d
     return _conv2d(
         x,
-        weight(inner.kernel),
+        weight(inner.kernel, before=x),
         weight(inner.bias),
         strides=inner.strides[0],
         padding=layer.padding2d.padding,

@@ -59,6 +59,9 @@ class Generator:
         spacing: of timesteps, by default.
         rgb_matrix: (5, 3), for showing latents as colour, or None.
         jit: compile with XLA.
+        exact: every convolution by its definition, and none by `xray.winograd`.
+        bring: puts the weights of a network, by name, into memory, and those of others out of it;
+            None if all are there.
     """
 
     def __init__(
@@ -78,9 +81,13 @@ class Generator:
         spacing: str = "leading",
         rgb_matrix: np.ndarray | None = None,
         jit: bool = False,
+        exact: bool = False,
+        bring: Callable[[str], None] | None = None,
     ):
         self.name, self.architecture, self.tokenizer = name, architecture, tokenizer
-        self.digest, self.numerics, self.spacing, self.jit = digest, numerics, spacing, jit
+        self.digest, self.numerics, self.spacing = digest, numerics, spacing
+        self.jit, self.exact, self.bring = jit, exact, bring or (lambda name: None)
+        self.memory = "low" if bring else "fast"
         self.rgb_matrix, self.sources = rgb_matrix, sources or {}
         self.own, self.adapters = Own(digest, read), []
         self.schedule = NoiseSchedule(
@@ -88,10 +95,24 @@ class Generator:
         )
         self.networks = {"text": text, "unet": unet, "encoder": encoder, "decoder": decoder}
         set_numerics(numerics, text, unet, encoder, decoder)
-        self.text = Part("text", lambda tap, ids: forward.text_encoder(text, ids, tap), jit=jit)
-        self.unet = Part("unet", _unet_of(unet), jit=jit)
-        self.encoder = Part("encoder", lambda tap, x: forward.encoder(encoder, x, tap), jit=jit)
-        self.decoder = Part("decoder", lambda tap, x: forward.decoder(decoder, x, tap), jit=jit)
+        self.text = self._part("text", lambda tap, ids: forward.text_encoder(text, ids, tap))
+        self.unet = self._part("unet", _unet_of(unet))
+        self.encoder = self._part("encoder", lambda tap, x: forward.encoder(encoder, x, tap))
+        self.decoder = self._part("decoder", lambda tap, x: forward.decoder(decoder, x, tap))
+
+    def _part(self, name: str, network: Callable) -> Part:
+        def run(tap: Any, *arrays: Any) -> Any:
+            from xray import conv, winograd
+
+            with forward.convolution(conv.conv2d if self.exact else winograd.conv2d):
+                return network(tap, *arrays)
+
+        return Part(name, run, jit=self.jit, before=lambda: self.bring(name))
+
+    @property
+    def mode(self) -> dict[str, bool]:
+        """How it computes, on which the bits depend."""
+        return {"jit": self.jit, "exact": self.exact}
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -110,9 +131,19 @@ class Generator:
         return (
             f"Generator {self.name} ({self.parameters / 1e6:.1f} M parameters, "
             f"{self.architecture.size}×{self.architecture.size}, {self.numerics} numerics, "
-            f"{'XLA' if self.jit else 'no XLA'}, weights {self.digest[:12]}"
+            f"{'XLA, ' if self.jit else ''}{'exact, ' if self.exact else ''}"
+            f"{'one network in memory at a time, ' if self.memory == 'low' else ''}"
+            f"weights {self.digest[:12]}"
             f"{''.join(f', {a.kind} {a.token or a.source}' for a in self.adapters)})"
         )
+
+    def check_whole(self) -> None:
+        """Refuse what needs all weights at once of a model that has one network's in memory."""
+        if self.memory == "low":
+            raise ValueError(
+                'this model was opened with memory="low", which keeps one network in memory at a '
+                'time, and this needs all: open it with memory="fast"'
+            )
 
     # ------------------------------------------------------------------------------ the whole
 

@@ -70,8 +70,9 @@ class Program:
         *,
         loop: bool,
         jit: bool,
+        before: Callable[[], None],
     ):
-        self.name, self.branches, self.loop = name, tuple(branches), loop
+        self.name, self.branches, self.loop, self._before = name, tuple(branches), loop, before
         self.sites: dict[str, tuple[int, ...]] = {}
         self.observed: dict[str, tuple[tuple[str, ...], tuple[int, ...], str]] = {}
 
@@ -143,6 +144,7 @@ class Program:
         Raises:
             EditError: an edit made a NaN; site and step are named.
         """
+        self._before()
         output, observed, broken = self._function(
             tuple(tf.constant(a) for a in arrays),
             tf.constant(-1 if step is None else step, tf.int32),
@@ -171,6 +173,7 @@ class Part:
         name: ``"text"``, ``"unet"``, ``"encoder"`` or ``"decoder"``, the first part of its sites.
         network: ``network(tap, *arrays)``.
         jit: compile with XLA.
+        before: called before each run; what puts the network's weights where it finds them.
 
     Example:
         >>> model = xray.load("mini")
@@ -178,8 +181,15 @@ class Part:
         (1, 128, 128, 3)
     """
 
-    def __init__(self, name: str, network: Network, *, jit: bool):
-        self.name, self.network, self.jit = name, network, jit
+    def __init__(
+        self,
+        name: str,
+        network: Network,
+        *,
+        jit: bool,
+        before: Callable[[], None] = lambda: None,
+    ):
+        self.name, self.network, self.jit, self.before = name, network, jit, before
         self._programs: OrderedDict[tuple, Program] = OrderedDict()
         self._forgotten = 0  # traces of programs that are no longer kept
 
@@ -272,6 +282,7 @@ class Part:
                 tokens,
                 loop=loop,
                 jit=self.jit,
+                before=self.before,
             )
         self._programs.move_to_end(key)
         if len(self._programs) > KEPT:

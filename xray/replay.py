@@ -59,7 +59,7 @@ def replay(model: Generator, trace: Trace, *, edit: Iterable[Edit] | None = None
             f"the trace was made by {a['model']} with weights {a['digest'][:12]}; "
             f"this is {model.name} with weights {model.digest[:12]}"
         )
-    for name, own in (("numerics", model.numerics), ("mode", {"jit": model.jit})):
+    for name, own in (("numerics", model.numerics), ("mode", model.mode)):
         if a[name] != own:
             raise ValueError(
                 f"the trace was made with {name} {a[name]} and this model has {own}; the bits "

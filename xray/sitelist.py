@@ -38,7 +38,7 @@ def sites_of(
         ('branch', 'image', 'head', 'y', 'x', 'token')
     """
     arch = model.architecture
-    width, height = width or arch.size, height or arch.size
+    width, height = arch.sides(width, height)
     for name, side in (("width", width), ("height", height)):
         if side % 64 or side < 64:
             raise ValueError(f"{name} must be a multiple of 64, got {side}")

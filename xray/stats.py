@@ -166,6 +166,11 @@ def bit_equal(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(np.all(same))
 
 
+def rms(latents: np.ndarray) -> np.ndarray:
+    """Root mean square of each of many latents or pictures, (…, y, x, channel) → (…)."""
+    return np.sqrt(np.mean(np.square(latents, dtype=np.float64), axis=(-3, -2, -1)))
+
+
 def _rms(values: np.ndarray) -> float:
     return math.sqrt(float(np.mean(np.square(values)))) if values.size else 0.0
 

@@ -96,8 +96,8 @@ def plan(
 
     names = list(dict.fromkeys(prompts))
     one_hot = dict(zip(names, np.eye(len(names)), strict=True))
-    size = model.architecture.size
-    shape = ((height or size) // 8, (width or size) // 8, 4)
+    width, height = model.architecture.sides(width, height)
+    shape = (height // 8, width // 8, 4)
     starts = [initial_noise(seed, shape) for seed in seeds]
     if noise == "circle":
         if len(starts) == 1:

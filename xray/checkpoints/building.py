@@ -14,12 +14,15 @@ import numpy as np
 
 from xray.checkpoints.checkpoint import COMPONENTS, Checkpoint, Component
 from xray.checkpoints.files import Tensor, shown
+from xray.memory import keep_freed
+from xray.reserve import as_tensor, reserved
 
 if TYPE_CHECKING:
     from xray.architecture import Architecture
     from xray.generator import Generator
     from xray.tokenizer import Tokenizer
 
+LARGE = 256  # channels, from which on a network's tensors are large
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -27,10 +30,14 @@ def assemble(
     checkpoint: Checkpoint,
     *,
     numerics: str | None = None,
-    jit: bool | None = None,
+    jit: bool = False,
+    exact: bool = False,
     dtype: str = "float32",
+    memory: str = "fast",
 ) -> Generator:
     """The model of a checkpoint, its weights read tensor by tensor and kept as `dtype`.
+
+    With ``memory="low"`` a network's are read when it runs, and let go when another does.
 
     Raises:
         ValueError: the files do not hold what a model of these sizes needs, or numbers that are
@@ -41,7 +48,10 @@ def assemble(
 
     arch, matrix = checkpoint.architecture, checkpoint.rgb_matrix
     networks = build(arch, functools.partial(unwritten, dtype=dtype), dtype)
-    assign(networks, checkpoint.components)
+    check(networks, checkpoint.components)
+    bring = OneAtATime(networks, checkpoint.components) if memory == "low" else None
+    if bring is None:
+        assign(networks, checkpoint.components)
     return Generator(
         checkpoint.name,
         arch,
@@ -53,8 +63,31 @@ def assemble(
         numerics=numerics or checkpoint.numerics,
         spacing=checkpoint.spacing,
         rgb_matrix=None if matrix is None else np.array(matrix, np.float32),
-        jit=pays_to_compile(arch) if jit is None else jit,
+        jit=jit,
+        exact=exact,
+        bring=bring,
     )
+
+
+class OneAtATime:
+    """Keeps one network's weights in memory: ``bring("unet")`` reads them and lets go of others."""
+
+    def __init__(self, networks: dict[str, Any], components: dict[str, Component]):
+        self.networks, self.components = networks, components
+        self._here: str | None = None
+
+    def __call__(self, name: str) -> None:
+        from xray.architecture import unwritten
+        from xray.networks import variables
+
+        if name == self._here:
+            return
+        if self._here is not None:
+            for variable in variables(self._here, self.networks[self._here]).values():
+                variable.assign(unwritten(variable.shape, variable.dtype))
+        self._here = None
+        assign({name: self.networks[name]}, self.components)
+        self._here = name
 
 
 def _digest(checkpoint: Checkpoint, dtype: str) -> str:
@@ -71,7 +104,8 @@ def random_model(
     seed: int,
     tokenizer: Tokenizer | None = None,
     numerics: str | None = None,
-    jit: bool | None = None,
+    jit: bool = False,
+    exact: bool = False,
     dtype: str = "float32",
 ) -> Generator:
     """A model with random weights that `seed` decides."""
@@ -99,7 +133,8 @@ def random_model(
         digest=digest,
         sources={part: {"source": "random", "digest": digest} for part in COMPONENTS},
         numerics=numerics or "reference",
-        jit=pays_to_compile(arch) if jit is None else jit,
+        jit=jit,
+        exact=exact,
     )
 
 
@@ -109,7 +144,7 @@ def outline(name: str, arch: Architecture) -> Generator:
     from xray.generator import Generator
 
     networks = build(arch, unwritten)
-    return Generator(name, arch, None, **networks, digest="unwritten", jit=pays_to_compile(arch))
+    return Generator(name, arch, None, **networks, digest="unwritten")
 
 
 class _QuickNormal:
@@ -126,17 +161,14 @@ class _QuickNormal:
         return np.resize(np.roll(self.block, -start), shape)
 
 
-def pays_to_compile(arch: Architecture) -> bool:
-    """Whether a step takes seconds, so that XLA saves more time than compiling costs."""
-    return arch.widths[0] >= 256
-
-
 def build(
     arch: Architecture, fill: Callable[[tuple[int, ...]], Any], dtype: str = "float32"
 ) -> dict[str, Any]:
     """The networks of these sizes, their kernels and embeddings from ``fill(shape)``."""
     from xray import architecture as a
 
+    if arch.widths[0] >= LARGE:
+        keep_freed()
     with a.initial_weights(fill, dtype):
         return {
             "text": a.build_text_encoder(arch),
@@ -149,43 +181,60 @@ def build(
 # ------------------------------------------------------------------------------------- assigning
 
 
-def assign(networks: dict[str, Any], components: dict[str, Component]) -> None:
-    """Give every variable its value, after checking that all are there and fit.
-
-    Every tensor is read, turned as Keras has it, and made of the variable's dtype in one pass.
+def check(networks: dict[str, Any], components: dict[str, Component]) -> None:
+    """Make sure that components hold what networks need, all of it and nothing else.
 
     Raises:
-        ValueError: what is missing, surplus, of wrong shape or type, in all components; a number
-            is too large for a variable's dtype.
+        ValueError: what is missing, surplus, of wrong shape or type, in all components.
     """
-    from xray.networks import variables
-
-    wanted, problems = [], []
+    problems = []
     for name, component in components.items():
-        own = [
-            (key, variable, component.name_of(key))
-            for network in COMPONENTS[name]
-            for key, variable in variables(network, networks[network]).items()
-        ]
-        wanted += [(key, variable, component, theirs) for key, variable, theirs in own]
-        shapes = {theirs: accepted_shapes(key, v.shape, component.keras) for key, v, theirs in own}
+        wanted = _wanted({n: networks[n] for n in COMPONENTS[name]}, components)
+        shapes = {
+            theirs: accepted_shapes(key, v.shape, component.keras) for key, v, _, theirs in wanted
+        }
         if differ := _differences(component.tensors, shapes):
             problems.append(f"{component.source}: {differ}")
     if problems:
         raise ValueError("; ".join(problems))
 
+
+def assign(networks: dict[str, Any], components: dict[str, Component]) -> None:
+    """Give every variable of these networks its value.
+
+    Every tensor is read, turned as Keras has it, and made of the variable's dtype in one pass.
+
+    Raises:
+        ValueError: a number is too large for a variable's dtype.
+    """
+
     def read(key: str, variable: Any, component: Component, theirs: str) -> np.ndarray:
         tensor = component.tensors[theirs]
         return _value(key, tensor, variable.shape, component.keras, variable.dtype)
 
+    wanted = _wanted(networks, components)
     report = _reporter("reading weights")
     # What is read ahead takes no more memory: it stays where it is, and is the variable's.
     with ThreadPoolExecutor(max_workers=2) as pool:
         values = pool.map(read, *zip(*wanted, strict=True))
         for done, (_, variable, *_) in enumerate(wanted):
-            variable.assign(_shared(next(values)))
+            variable.assign(as_tensor(next(values)))
             report(done + 1, len(wanted))
     report(None, len(wanted))
+
+
+def _wanted(
+    networks: dict[str, Any], components: dict[str, Component]
+) -> list[tuple[str, Any, Component, str]]:
+    """Every variable by our name, with the component that holds it and its name there."""
+    from xray.networks import variables
+
+    owners = {part: components[name] for name, parts in COMPONENTS.items() for part in parts}
+    return [
+        (key, variable, owners[part], owners[part].name_of(key))
+        for part, network in networks.items()
+        for key, variable in variables(part, network).items()
+    ]
 
 
 def reader(components: dict[str, Component]) -> Callable[[str, tuple[int, ...]], np.ndarray]:
@@ -203,7 +252,7 @@ def _value(
     key: str, tensor: Tensor, shape: tuple[int, ...], keras: bool, dtype: str = "float32"
 ) -> np.ndarray:
     """What a variable is to hold, of a tensor in a file: in one pass turned and made `dtype`."""
-    value = _aligned(shape, dtype)
+    value = reserved(shape, dtype)
     try:
         with np.errstate(over="raise"):
             np.copyto(value, as_keras(key, tensor.read(), shape, keras), casting="unsafe")
@@ -213,25 +262,6 @@ def _value(
             f"{np.finfo(dtype).max:g}: load the model as float32"
         ) from error
     return value
-
-
-def _aligned(shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
-    """Unwritten floats that begin in memory where TensorFlow's tensors do, at multiples of 64."""
-    count, size = math.prod(shape), np.dtype(dtype).itemsize
-    room = np.empty(count + 64 // size, dtype)
-    start = -room.ctypes.data % 64 // size
-    return room[start : start + count].reshape(shape)
-
-
-def _shared(value: np.ndarray) -> Any:
-    """A tensor on an array's own memory.
-
-    A variable that is assigned an array copies it, and the system's first touch of so many small
-    pages takes longer than all reading; NumPy asks for large ones.
-    """
-    import tensorflow as tf
-
-    return tf.experimental.dlpack.from_dlpack(value.__dlpack__())
 
 
 def _differences(held: dict[str, Tensor], shapes: dict[str, list[tuple[int, ...]]]) -> str:

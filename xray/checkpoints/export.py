@@ -49,11 +49,13 @@ def export_diffusers(
         overwrite: replace a model that is there.
 
     Raises:
-        ValueError: the model has no tokenizer; something is at `folder`; unknown `dtype`.
+        ValueError: the model has no tokenizer; something is at `folder`; unknown `dtype`; it was
+            opened with ``memory="low"``.
         OSError: it cannot be written.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    model.check_whole()
     if model.tokenizer is None:
         raise ValueError(f"{model.name} has no tokenizer, which a diffusers model needs")
     folder = Path(folder)

@@ -27,11 +27,15 @@ def save(model: Generator, folder: str | Path, *, dtype: str = "float16") -> Non
         model: the model.
         folder: created if absent.
         dtype: of the stored weights, ``"float16"`` or ``"float32"``.
+
+    Raises:
+        ValueError: the model was opened with ``memory="low"``.
     """
     from safetensors.numpy import save_file
 
     from xray.networks import variables
 
+    model.check_whole()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     values = {

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def from_keras_cv(
-    stock: Any, *, tokenizer: Tokenizer | None = None, jit: bool | None = None
+    stock: Any, *, tokenizer: Tokenizer | None = None, jit: bool = False, exact: bool = False
 ) -> Generator:
     """Open KerasCV's own ``StableDiffusion`` or ``StableDiffusionV2``, whatever weights it holds.
 
@@ -25,7 +25,7 @@ def from_keras_cv(
     Args:
         stock: the KerasCV model.
         tokenizer: in place of KerasCV's.
-        jit: compile with XLA; by default what the KerasCV model was made with.
+        jit, exact: as for `xray.load`.
 
     Example:
         >>> model = from_keras_cv(keras_cv.models.StableDiffusion(512, 512))
@@ -57,5 +57,6 @@ def from_keras_cv(
         sources={part: {"source": f"keras_cv {name}", "digest": digest} for part in COMPONENTS},
         numerics="keras_cv",
         spacing="linspace",
-        jit=stock.jit_compile if jit is None else jit,
+        jit=jit,
+        exact=exact,
     )

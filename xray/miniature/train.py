@@ -45,7 +45,8 @@ from xray.samplers import NoiseSchedule
 from xray.taps import Tap
 from xray.tokenizer import Tokenizer, train_merges
 
-OBJECT_SHARES = (0.6, 0.3, 0.1)  # of training scenes with one, two and three things
+OBJECT_SHARES = (0.6, 0.3, 0.1)  # of the first training scenes with one, two and three things
+LATER, LATER_SHARES = 60_000, (0.2, 0.4, 0.4)  # of those after the first 60,000
 STAGES = ("tokenizer", "autoencoder", "latents", "diffusion", "export")
 
 
@@ -167,29 +168,38 @@ def train_autoencoder(out: Path, budget: Budget, seed: int) -> None:
 
 
 def encode_scenes(out: Path, budget: Budget, seed: int) -> None:
-    """Stage 3: latents (float16, unit variance) and token ids of the training scenes."""
+    """Stage 3: latents (float16, unit variance) and token ids of the training scenes.
+
+    Given again with more scenes, it adds those that are not there yet.
+    """
     path = out / "latents.safetensors"
+    known, scaling = None, None
     if path.exists():
-        return
+        known = load_file(path)
+        if len(known["latents"]) >= budget.scenes:
+            return
+        scaling = _scaling_factor(path)
     encoder = build_encoder(MINI)
     set_numerics("reference", encoder)
     assign(variables("encoder", encoder), averages(out / "autoencoder"))
     tokenizer = Tokenizer.load(out / "tokenizer.json")
     run = tf.function(lambda x: forward.encoder(encoder, x, Tap()), autograph=False)
 
-    stream = training_scenes(budget.scenes, seed)
-    latents = np.empty((budget.scenes, 16, 16, 4), np.float32)
-    ids = np.empty((budget.scenes, TEXT_LENGTH), np.int16)
+    done = len(known["latents"]) if known else 0
+    stream = itertools.islice(training_scenes(budget.scenes, seed), done, None)
+    latents = np.empty((budget.scenes - done, 16, 16, 4), np.float32)
+    ids = np.empty((budget.scenes - done, TEXT_LENGTH), np.int16)
     report = Report("latents", None)
-    for start in range(0, budget.scenes, 32):
+    for start in range(0, len(latents), 32):
         chosen = list(itertools.islice(stream, 32))
         pixels = np.stack([image(s) for s in chosen]).astype(np.float32) / 127.5 - 1.0
         latents[start : start + len(chosen)] = run(pixels)
         ids[start : start + len(chosen)] = [tokenizer.ids(s.caption) for s in chosen]
-        report(start + len(chosen), 0.0, (start + len(chosen)) / budget.scenes)
-    scaling = 1.0 / float(latents.std())
+        report(start + len(chosen), 0.0, (start + len(chosen)) / len(latents))
+    scaling = scaling or 1.0 / float(latents.std())
+    new = {"latents": (latents * scaling).astype(np.float16), "ids": ids}
     save_file(
-        {"latents": (latents * scaling).astype(np.float16), "ids": ids},
+        {k: np.concatenate([known[k], v]) for k, v in new.items()} if known else new,
         path,
         metadata={"scaling_factor": repr(scaling), "seed": str(seed)},
     )
@@ -197,10 +207,10 @@ def encode_scenes(out: Path, budget: Budget, seed: int) -> None:
 
 def training_scenes(count: int, seed: int = 0) -> Iterator[Scene]:
     """The scenes that diffusion is trained on, in the order of their latents."""
-    random = np.random.default_rng([seed, 2])
-    things = 1 + random.choice(3, count, p=OBJECT_SHARES)
-    for i, n in enumerate(things):
-        yield scene(stream_seed(seed, 2, i), split="train", objects=(int(n),))
+    for i, u in enumerate(np.random.default_rng([seed, 2]).random(count)):
+        shares = OBJECT_SHARES if i < LATER else LATER_SHARES
+        things = 1 + int(np.searchsorted(np.cumsum(shares[:-1]), u, side="right"))
+        yield scene(stream_seed(seed, 2, i), split="train", objects=(things,))
 
 
 def train_diffusion(out: Path, budget: Budget, seed: int) -> None:
@@ -257,8 +267,7 @@ def export(out: Path, budget: Budget, seed: int) -> None:
     from xray.tensor import fit_rgb_matrix
 
     tokenizer = Tokenizer.load(out / "tokenizer.json")
-    with safe_open(out / "latents.safetensors", "np") as file:
-        scaling_factor = float(file.metadata()["scaling_factor"])
+    scaling_factor = _scaling_factor(out / "latents.safetensors")
     arch = replace(MINI, vocab_size=len(tokenizer.vocabulary), scaling_factor=scaling_factor)
     networks = {
         "text": build_text_encoder(arch),
@@ -291,6 +300,11 @@ class _Keep(Tap):
 
 def _weights(model: Path | None) -> dict[str, np.ndarray] | None:
     return load_file(model / "weights.safetensors") if model else None
+
+
+def _scaling_factor(latents: Path) -> float:
+    with safe_open(latents, "np") as file:
+        return float(file.metadata()["scaling_factor"])
 
 
 def _count(start: int) -> Iterator[int]:

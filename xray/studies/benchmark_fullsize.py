@@ -26,8 +26,9 @@ from typing import Any, TextIO
 
 from xray import memory
 from xray.stats import format_bytes
+from xray.studies import fullsize_systems
 
-EACH = 6 * 10**9  # bytes that a system may take
+EACH = 10 * 10**9  # bytes that a system may take
 EVERY = 0.05  # seconds between two looks at its memory
 NAMES = {
     "recording": "diffusion-xray, recording",
@@ -191,7 +192,14 @@ def _round(
 
 
 def commands(
-    folder: Path, size: int, steps: int, record: Sequence[str], dtype: str, *, scratch: Path
+    folder: Path,
+    size: int,
+    steps: int,
+    record: Sequence[str],
+    dtype: str,
+    memory: str,
+    *,
+    scratch: Path,
 ) -> Callable[[str], list[str]]:
     """What starts the process of a system.
 
@@ -201,26 +209,26 @@ def commands(
         steps: in all.
         record: sites, for the system that records.
         dtype: of our weights in memory.
+        memory: ``"fast"`` or ``"low"``, as `xray.load` has it.
         scratch: a folder where the recording lies as long as it runs.
     """
-    asked = ["--size", str(size), "--steps", str(steps), "--scratch", str(scratch)]
+    sizes = ["--size", str(size), "--steps", str(steps)]
+    asked = [str(folder), *sizes, "--scratch", str(scratch), "--dtype", dtype]
+    asked += ["--memory", memory]
 
     def command(name: str) -> list[str]:
-        module = [sys.executable, "-m", "xray.studies.fullsize_systems"]
-        if name == "recording":
-            return [*module, "ours", str(folder), *asked, "--dtype", dtype, "--record", *record]
-        if name == "ours":
-            return [*module, "ours", str(folder), *asked, "--dtype", dtype]
-        return [*module, name, str(folder), *asked]
+        recorded = ["--record", *record] if name == "recording" else []
+        system = "ours" if name == "recording" else name
+        return [sys.executable, "-m", fullsize_systems.__name__, system, *asked, *recorded]
 
     return command
 
 
 def turns(systems: Sequence[str], steps: int) -> int:
     """How many turns all systems take together."""
-    from xray.studies.fullsize_systems import DECODES
-
-    return len(systems) * (2 + steps + 1 + DECODES)  # import and load; a decode ends the run
+    return len(systems) * (
+        2 + steps + 1 + fullsize_systems.DECODES
+    )  # import and load; a decode ends the run
 
 
 # ---------------------------------------------------------------------------------- what was found

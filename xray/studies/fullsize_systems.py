@@ -26,36 +26,33 @@ GUIDANCE = 7.5
 PROMPT = "a red boat"
 Turn = Callable[[str], None]
 """``turn("step")``: a step is done; waits until it may go on."""
+Decode = Callable[[np.ndarray], Any]
+"""Pixels of a latent (1, h/8, w/8, 4); every system returns its own after its run."""
 
 
-def ours(turn: Turn, asked: argparse.Namespace) -> None:
+def ours(turn: Turn, asked: argparse.Namespace) -> Decode:
     """diffusion-xray; recording to disk if there is anything to `record`."""
     import keras_cv.src.backend  # noqa: F401
 
     import xray.generator  # noqa: F401
 
     turn("import")
-    model = xray.load(asked.folder, dtype=asked.dtype)
+    model = xray.load(asked.folder, dtype=asked.dtype, memory=asked.memory)
     turn("load")
-    with tempfile.TemporaryDirectory(dir=asked.scratch) as folder:
-        model.generate(
-            PROMPT,
-            steps=asked.steps,
-            guidance=GUIDANCE,
-            width=asked.size,
-            height=asked.size,
-            record=asked.record,
-            store=Path(folder, "trace.zarr") if asked.record else None,
-            progress=lambda done, steps: turn("step"),
-        )
-        turn("decode")
-        latent = np.zeros((1, asked.size // 8, asked.size // 8, 4), np.float32)
-        for _ in range(DECODES):
-            model.decode(latent)
-            turn("decode")
+    model.generate(
+        PROMPT,
+        steps=asked.steps,
+        guidance=GUIDANCE,
+        width=asked.size,
+        height=asked.size,
+        record=asked.record,
+        store=asked.scratch / "trace.zarr" if asked.record else None,
+        progress=lambda done, steps: turn("step"),
+    )
+    return model.decode
 
 
-def keras_cv(turn: Turn, asked: argparse.Namespace) -> None:
+def keras_cv(turn: Turn, asked: argparse.Namespace) -> Decode:
     """KerasCV's own StableDiffusion, compiled with XLA, on random weights of its own."""
     import keras_cv
     from keras_cv.src.models.stable_diffusion.decoder import Decoder
@@ -80,11 +77,7 @@ def keras_cv(turn: Turn, asked: argparse.Namespace) -> None:
     stock.generate_image(
         embedding, num_steps=asked.steps, unconditional_guidance_scale=GUIDANCE, seed=0
     )
-    turn("decode")
-    latent = np.zeros((1, asked.size // 8, asked.size // 8, 4), np.float32)
-    for _ in range(DECODES):
-        stock.decoder.predict_on_batch(latent)
-        turn("decode")
+    return stock.decoder.predict_on_batch
 
 
 class _EverySecond:
@@ -104,7 +97,7 @@ class _EverySecond:
         return output
 
 
-def diffusers(turn: Turn, asked: argparse.Namespace) -> None:
+def diffusers(turn: Turn, asked: argparse.Namespace) -> Decode:
     """diffusers on torch, with its fused attention."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import torch
@@ -130,15 +123,15 @@ def diffusers(turn: Turn, asked: argparse.Namespace) -> None:
         guidance_scale=GUIDANCE,
         callback_on_step_end=after,
     )
-    turn("decode")
-    latent = torch.zeros((1, 4, asked.size // 8, asked.size // 8))
-    for _ in range(DECODES):
+
+    def decode(latent: np.ndarray) -> Any:
         with torch.no_grad():
-            pipeline.vae.decode(latent)
-        turn("decode")
+            return pipeline.vae.decode(torch.from_numpy(latent).permute(0, 3, 1, 2).contiguous())
+
+    return decode
 
 
-SYSTEMS: dict[str, Callable[[Turn, argparse.Namespace], None]] = {
+SYSTEMS: dict[str, Callable[[Turn, argparse.Namespace], Decode]] = {
     "ours": ours,
     "keras_cv": keras_cv,
     "diffusers": diffusers,
@@ -152,6 +145,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--dtype", default="float32", help="of our weights in memory")
+    parser.add_argument("--memory", default="fast", help="of our model: fast or low")
     parser.add_argument("--record", nargs="*", default=[])
     parser.add_argument("--scratch", type=Path, help="where recordings go and are removed")
     asked = parser.parse_args()
@@ -167,7 +161,14 @@ def main() -> None:
             sys.exit(f"{asked.system}: nobody listens any more")
         begun = time.perf_counter()
 
-    SYSTEMS[asked.system](turn, asked)
+    latent = np.zeros((1, asked.size // 8, asked.size // 8, 4), np.float32)
+    with tempfile.TemporaryDirectory(dir=asked.scratch) as folder:
+        asked.scratch = Path(folder)
+        decode = SYSTEMS[asked.system](turn, asked)
+        turn("decode")  # the run's own
+        for _ in range(DECODES):
+            decode(latent)
+            turn("decode")
 
 
 if __name__ == "__main__":

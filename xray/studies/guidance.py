@@ -14,6 +14,7 @@ import xarray
 
 from xray import stats
 from xray.pixels import LUMA, to_uint8
+from xray.stats import rms
 
 if TYPE_CHECKING:
     from xray.generator import Generator
@@ -80,10 +81,10 @@ def push(trace: Trace, schedule: NoiseSchedule) -> xarray.Dataset:
         [schedule.to_denoised(*each) for each in zip(cond, latent, trace.timesteps, strict=True)]
     )
     rows = {
-        "cond": _rms(cond),
-        "uncond": _rms(uncond),
-        "difference": _rms(cond - uncond),
-        "shift": np.abs(scales[trace.steps] - 1) * _rms(pushes),
+        "cond": rms(cond),
+        "uncond": rms(uncond),
+        "difference": rms(cond - uncond),
+        "shift": np.abs(scales[trace.steps] - 1) * rms(pushes),
         "cosine": _cosines(cond, uncond),
         "steady": np.append(_cosines(pushes[1:], pushes[:-1]), np.nan),
         "parallel": _cosines(pushes, estimates),
@@ -98,10 +99,6 @@ def push(trace: Trace, schedule: NoiseSchedule) -> xarray.Dataset:
             "guidance": ("step", scales[trace.steps]),
         },
     )
-
-
-def _rms(x: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.mean(x**2, axis=(1, 2, 3)))
 
 
 def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

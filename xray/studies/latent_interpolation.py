@@ -17,7 +17,7 @@ from xray.fidelity import psnr
 from xray.interpolate import lerp, slerp, walk
 from xray.inversion import invert
 from xray.samplers import initial_noise
-from xray.stats import cosine
+from xray.stats import cosine, rms
 from xray.studies.text_interpolation import at_once, pictures
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def between_noises(
     """
     if frames < 3:
         raise ValueError(f"between two noises there is nothing to see in {frames} frames; give 3")
-    size, t = model.architecture.size, np.linspace(0, 1, frames)
-    shape = ((height or size) // 8, (width or size) // 8, 4)
+    t, (width, height) = np.linspace(0, 1, frames), model.architecture.sides(width, height)
+    shape = (height // 8, width // 8, 4)
     ends = [initial_noise(seed, shape) for seed in seeds]
     starts = np.stack([walk(ends, frames, between=way) for way in WAYS.values()])
     # Both ways have their ends in common; these are drawn once.
@@ -169,7 +169,7 @@ def round_trips(
                 )
             asked = {"steps": count, "guidance": down, "tick": tick}
             made, images = pictures(model, contexts, noises[up, count], most=AT_ONCE, **asked)
-            error[list(trips).index(trip), column] = _rms(made - latent) / _rms(latent)
+            error[list(trips).index(trip), column] = rms(made - latent) / rms(latent)
             if count == steps:
                 backs[trip] = images
     inverted = [noises[up, steps] for up, _ in trips.values()]
@@ -243,10 +243,6 @@ def ticks(model: Generator, *, frames: int, steps: int, guidance: float, size: A
     guided = 3 * sum(n for n in every if n <= steps) if guidance != 1 else 0
     noises, between = batches(2 * frames - 2), batches(frames)
     return (noises + between) * steps + (plain + guided) * batches(2)
-
-
-def _rms(values: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.mean(np.square(values, dtype=np.float64), axis=(1, 2, 3)))
 
 
 # ------------------------------------------------------------------------------------- findings

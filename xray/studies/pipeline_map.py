@@ -64,7 +64,7 @@ def measure(
         ``"text"``, ``"unet"``, ``"decoder"`` and ``"encoder"``.
     """
     arch = model.architecture
-    width, height = width or arch.size, height or arch.size
+    width, height = arch.sides(width, height)
     latent, context = (height // 8, width // 8, 4), (arch.text_length, arch.text_width)
     shapes = {
         "text": [(arch.text_length,)],

@@ -4,12 +4,13 @@
     python -m xray.studies.random_weights runs/random_weights_2 sd-v2-1    # 2.6 GB
 
 For measurements, which do not depend on what the weights are, where the published ones are not at
-hand. In a process of its own, whose memory is given back at its end.
+hand.
 """
 
 from __future__ import annotations
 
 import itertools
+import subprocess
 import sys
 from pathlib import Path
 
@@ -28,6 +29,11 @@ def write(folder: Path, name: str = "sd-v1-4") -> None:
     count = model.architecture.vocab_size - len(Tokenizer([]).vocabulary)
     model.tokenizer = Tokenizer(list(itertools.islice(pairs, count)))
     export_diffusers(model, folder, dtype="float16")
+
+
+def write_apart(folder: Path) -> None:
+    """`write` in a process of its own, whose memory is given back at its end."""
+    subprocess.run([sys.executable, "-m", __name__, folder], check=True)
 
 
 if __name__ == "__main__":

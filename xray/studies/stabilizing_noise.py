@@ -18,6 +18,7 @@ import numpy as np
 import xarray
 
 from xray import bands
+from xray.stats import rms
 
 if TYPE_CHECKING:
     from xray.generator import Generator
@@ -203,15 +204,11 @@ def kept(trace: Trace, found: Sequence[bands.Band]) -> dict[str, np.ndarray]:
         "added": added,
         "denoised": denoised,
         "pixels": trace["image"].values[0],
-        "rms": _rms(path),
+        "rms": rms(path),
         "fine": np.sqrt(bands.energy(path, found)[:, -1]),
-        "noise_rms": _rms(noise),
-        "added_rms": _rms(added),
+        "noise_rms": rms(noise),
+        "added_rms": rms(added),
     }
-
-
-def _rms(x: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.mean(x.astype(np.float64) ** 2, axis=(1, 2, 3)))
 
 
 def findings(data: xarray.Dataset) -> list[dict[str, Any]]:

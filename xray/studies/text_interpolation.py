@@ -10,6 +10,7 @@ import xarray
 
 from xray.batch import prompt_tokens
 from xray.interpolate import lerp, slerp, walk
+from xray.stats import rms
 
 if TYPE_CHECKING:
     from xray.generator import Generator
@@ -128,11 +129,11 @@ def between(
             "image": (("way", "frame", "y", "x", "rgb"), images),
             "latent": (("way", "frame", "row", "column", "channel"), latents),
             "row_norm": (("way", "frame"), np.linalg.norm(paths, axis=-1).mean(axis=-1)),
-            "to_first": (("way", "frame"), _rms(latents - latents[:, :1])),
-            "to_second": (("way", "frame"), _rms(latents - latents[:, -1:])),
+            "to_first": (("way", "frame"), rms(latents - latents[:, :1])),
+            "to_second": (("way", "frame"), rms(latents - latents[:, -1:])),
             "embedding_step": (steps, np.linalg.norm(np.diff(paths, axis=1), axis=(2, 3))),
-            "latent_step": (steps, _rms(np.diff(latents, axis=1))),
-            "pixel_step": (steps, _rms(np.diff(images.astype(np.float32), axis=1))),
+            "latent_step": (steps, rms(np.diff(latents, axis=1))),
+            "pixel_step": (steps, rms(np.diff(images.astype(np.float32), axis=1))),
             "pair": ("token", pair),
         },
         coords={
@@ -181,18 +182,14 @@ def at_once(
     model: Generator, total: int, width: int | None, height: int | None, most: int | None = None
 ) -> int:
     """Pictures in a batch: of all batches the same, one for what is as large as 512×512."""
-    pixels = (width or model.architecture.size) * (height or model.architecture.size)
-    return max(1, min(most or AT_ONCE, total, 512 * 512 // pixels))
+    width, height = model.architecture.sides(width, height)
+    return max(1, min(most or AT_ONCE, total, 512 * 512 // (width * height)))
 
 
 def batches(model: Generator, frames: int, width: int | None, height: int | None) -> int:
     """How many batches `between` draws."""
     total = 1 + len(WAYS) * (frames - 1)
     return -(-total // at_once(model, total, width, height))
-
-
-def _rms(values: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.mean(np.square(values, dtype=np.float64), axis=(2, 3, 4)))
 
 
 # ------------------------------------------------------------------------------------- findings

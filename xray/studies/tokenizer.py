@@ -155,6 +155,7 @@ def token_rows(model: Generator, ids: Sequence[int]) -> np.ndarray:
     """Rows of the token embedding: what the text encoder looks up, (token, width) float32."""
     from xray import forward  # which imports TensorFlow
 
+    model.bring("text")
     table = forward.weight(model.networks["text"].embedding.token_embedding.embeddings)
     return np.stack([table[id].numpy() for id in ids])
 
