@@ -1,15 +1,17 @@
 """How long does a guided step take at full size, and how much memory?
 
-Stable Diffusion 1.4's sizes: diffusion-xray, once recording to disk and once not, beside KerasCV's
-own loop and, where they are installed (the extra "parity"), diffusers and torch. Each is a process
-of its own; they take turns step by step, so that what else the machine does hits all alike. Where
-they do not all fit into memory, one follows the other. Times do not depend on what the weights are:
-unless --model names one, random ones are written to runs/random_weights once, 2.1 GB.
+Stable Diffusion 1.4's sizes: diffusion-xray, recording cross-attention to disk, recording averaged
+self-attention, and recording nothing, beside KerasCV's own loop and, where they are installed (the
+extra "parity"), diffusers and torch. Each is a process of its own; they take turns step by step, so
+that what else the machine does hits all alike. Where they do not all fit into memory, one follows
+the other. Times do not depend on what the weights are: unless --model names one, random ones are
+written to runs/random_weights once, 2.1 GB.
 
-How to read it: the table has medians after the first step, which compiles. In figures/steps.png
-every dot is a step, and a curve is the memory of a whole run: load, text, steps, decode. Memory is
-a process's own, anonymous and shared, looked at every 50 ms; "with files" is what the system calls
-VmHWM. --quick takes two minutes: smaller pictures, fewer steps.
+How to read it: the table has medians after the first step, which traces or compiles. In
+figures/steps.png every dot is a step, and a curve is the memory of a whole run: load, text, steps,
+decode. Memory is a process's own, anonymous and shared, looked at every 50 ms; "with files" is what
+the system calls VmHWM. --quick takes two minutes: smaller pictures, fewer steps, and only
+diffusion-xray, recording cross-attention and recording nothing.
 """
 
 import importlib.util
@@ -21,6 +23,8 @@ import typer
 from xray import options, script
 from xray.experiment import experiment
 from xray.studies import benchmark_fullsize as study
+
+LONG = ("pooled", "keras_cv", "diffusers")  # left out by --quick
 
 
 def main(
@@ -35,9 +39,13 @@ def main(
         ),
     ] = None,
     system: Annotated[
-        list[str],
-        typer.Option(help="Which to run; can be repeated.", callback=options.one_of(*study.NAMES)),
-    ] = tuple(study.NAMES),
+        list[str] | None,
+        typer.Option(
+            help="Which to run; can be repeated.",
+            callback=options.one_of(*study.NAMES),
+            show_default="all that are installed",
+        ),
+    ] = None,
     size: Annotated[
         int, typer.Option(min=64, help="Of the picture.", callback=options.whole_blocks)
     ] = 512,
@@ -57,12 +65,15 @@ def main(
         ),
     ] = "fast",
     record: options.Record = ("sampler/*", "unet/**/cross/weights"),
-    quick: Annotated[bool, typer.Option("--quick", help="--size 256 --steps 2")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="--size 256 --steps 2, and two systems.")
+    ] = False,
     out: options.Out = None,
     overwrite: options.Overwrite = False,
     svg: options.Svg = False,
 ) -> None:
     size, steps = (256, 2) if quick else (size, steps)
+    system = system or [name for name in study.NAMES if not (quick and name in LONG)]
     if "diffusers" in system and not importlib.util.find_spec("diffusers"):
         print("diffusers is not installed (pip install 'diffusion-xray[parity]'), and left out")
         system = [name for name in system if name != "diffusers"]

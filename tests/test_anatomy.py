@@ -65,9 +65,10 @@ def test_a_linear_layer_multiplies_once_for_each_pair(n, tokens, cin, cout):
     assert net.multiply_adds == n * tokens * cin * cout
 
 
-@pytest.mark.parametrize("queries", [7, 1500])  # in one chunk, and in two
-def test_attention_multiplies_queries_by_keys_and_weights_by_values(queries):
-    n, heads, keys, d = 2, 3, 11, 5
+@pytest.mark.parametrize("held", [2**21, 50])  # all at once, and one head after the other
+def test_attention_multiplies_queries_by_keys_and_weights_by_values(held, monkeypatch):
+    monkeypatch.setattr("xray.attention.HELD", held)
+    n, heads, queries, keys, d = 2, 3, 7, 11, 5
     shapes = [(n, heads, count, d) for count in (queries, keys, keys)]
     net = dissect(Part(attention), shapes)
     assert net.multiply_adds == 2 * n * heads * queries * keys * d

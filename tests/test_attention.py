@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xray import attention as module
-from xray.attention import attention, attention_weights, weighted_values
+from xray.attention import (
+    attention,
+    attention_and_pooled,
+    attention_weights,
+    pooled,
+    weighted_values,
+)
 
 
 def normal(seed, *shape):
@@ -103,3 +109,25 @@ def ancestors(op):
                 found.add(near)
                 left.append(near)
     return found
+
+
+@pytest.mark.parametrize("held", [2**21, 16 * 48, 5 * 48])
+def test_pooled_weights_are_the_averages_and_the_output_has_the_same_bits(monkeypatch, held):
+    monkeypatch.setattr(module, "HELD", held)
+    q, k, v = (normal(i, 2, 3, 48, 4) for i in range(3))
+    out, found = attention_and_pooled(q, k, v, (6, 8), 2)
+    np.testing.assert_array_equal(out, attention(q, k, v))
+    means = slow(q, k).reshape(2, 3, 48, 2, 3, 2, 4).mean((4, 6))
+    np.testing.assert_allclose(found, means.reshape(2, 3, 48, 4), atol=1e-7)
+
+
+def test_weights_that_are_pooled_are_never_there_whole(monkeypatch):
+    monkeypatch.setattr(module, "HELD", 16 * 256)
+    spec = (1, 2, 256, 4)
+    found = largest_tensor(lambda *x: attention_and_pooled(*x, (16, 16), 4), spec, spec, spec)
+    assert found == 2 * 256 * (4 + 16)  # the output, beside it what is left of the weights
+
+
+def test_a_grid_that_is_no_finer_stays_as_it_is():
+    weights = normal(0, 2, 5, 12)
+    np.testing.assert_allclose(pooled(weights, (3, 4), 8), weights, atol=1e-7)

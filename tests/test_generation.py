@@ -86,6 +86,35 @@ def test_recording_everything_changes_no_bit_under_xla(xla_model, model):
     near(everything["sampler/latent"].values, run(model)["sampler/latent"].values, 1e-4)
 
 
+def test_self_attention_averaged_over_keys_is_that_of_the_whole(model, whole):
+    asked = observe("unet/**/self/weights", mean="head", pool=2, dtype="float32")
+    pooled = run(model, record=[asked])
+    assert equal(whole, pooled, "sampler/out", "image")
+    assert len(pooled.sites) == 12  # ten of them, and the picture twice
+    for site in pooled.sites:
+        if site.endswith("self/weights"):
+            full = whole[site].values.mean(3)  # (step, branch, image, head, y, x, key_y, key_x)
+            *lead, side, _ = full.shape
+            parts = min(side, 2)
+            means = full.reshape(*lead, parts, side // parts, parts, side // parts).mean((-3, -1))
+            assert pooled[site].dims[-4:] == ("y", "x", "key_y", "key_x")
+            np.testing.assert_allclose(pooled[site].values, means, atol=1e-6)
+    assert model.replay(pooled).equal
+
+
+def test_averaged_keys_of_edited_weights_are_the_edited_ones(model):
+    site = "unet/up.3/attn.0/self/weights"
+    uniform = edit(site, edits.uniform)
+    pooled = run(model, record=[observe(site, pool=4, dtype="float32")], edit=uniform)
+    keys = 8 * 8
+    np.testing.assert_allclose(pooled[site].values, 1 / keys, rtol=1e-5)
+
+
+def test_keys_that_cannot_be_cut_into_equal_parts_are_refused(model):
+    with pytest.raises(ValueError, match="8 keys a side, as at unet/.*, are not 3 equal parts"):
+        run(model, record=[observe("unet/**/self/weights", pool=3)])
+
+
 def test_on_disk_is_what_is_in_memory(model, tmp_path):
     memory = run(model, record=REDUCED)
     stored = run(model, record=REDUCED, store=tmp_path / "run.zarr")

@@ -115,6 +115,7 @@ def test_a_unet_of_2x_alone(tiny, tmp_path):
     assert component.sizes["linear_projections"] and component.digest
     with architecture.initial_weights(np.zeros):
         loaded = architecture.build_unet(arch)
+    building.check({"unet": loaded}, {"unet": component})
     building.assign({"unet": loaded}, {"unet": component})
     ours, theirs = variables("unet", loaded), variables("unet", written)
     for key, variable in theirs.items():
@@ -356,7 +357,7 @@ def checked(opened, tiny):
     """Compare with the shapes of a text encoder, as loading does first."""
     with architecture.initial_weights(np.zeros):
         net = architecture.build_text_encoder(tiny)
-    building.assign({"text": net}, {"text_encoder": opened.components["text_encoder"]})
+    building.check({"text": net}, {"text_encoder": opened.components["text_encoder"]})
 
 
 def test_bits_flipped_among_the_numbers_are_found_by_the_digest_not_here(folder, published):

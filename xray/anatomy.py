@@ -156,6 +156,9 @@ class _Sites:
     def wants(self, site: str) -> bool:
         return False
 
+    def pool(self, site: str, shape: tuple[int, ...]) -> None:
+        return None
+
     def passes(self, site: str, shape: tuple[int, ...]) -> None:
         pass
 
@@ -168,7 +171,14 @@ class _Sites:
 
 
 def multiply_adds(op: Any) -> int:
-    """Of one operation of a graph: a convolution or a matrix product; 0 for any other."""
+    """Of one operation of a graph: a convolution, a matrix product, a loop; 0 for any other.
+
+    As it is computed: a convolution by Winograd's algorithm is matrix products, and fewer numbers.
+    """
+    if op.type in ("While", "StatelessWhile"):
+        body = op.graph._functions[op.get_attr("body").name].graph
+        turns = tf.get_static_value(op.inputs[1])
+        return int(turns) * sum(map(multiply_adds, body.get_operations()))
     if op.type == "Conv2D":
         height, width, channels, _ = op.inputs[1].shape
         return op.outputs[0].shape.num_elements() * height * width * channels
@@ -260,7 +270,8 @@ def pieces(net: Network) -> Iterator[tuple[Callable, list[Any], list[str]]]:
     gives, in a list.
     """
     graph = net._traced.graph
-    nodes, ops = {node.name: node for node in graph.as_graph_def().node}, graph.get_operations()
+    whole, ops = graph.as_graph_def(), graph.get_operations()
+    nodes = {node.name: node for node in whole.node}
     captures = {inner.name: outer for outer, inner in graph.captures}
     for begin, end in net._ranges:
         mine = [op for op in ops[begin:end] if op.type != "Placeholder"]
@@ -274,8 +285,20 @@ def pieces(net: Network) -> Iterator[tuple[Callable, list[Any], list[str]]]:
             for x in op.outputs
             if any(user.name not in names for user in x.consumers())
         ]
-        piece = tf.compat.v1.GraphDef(node=[nodes[op.name] for op in mine])
+        piece = tf.compat.v1.GraphDef(
+            node=[_alone(nodes[op.name], names) for op in mine], library=whole.library
+        )
         yield _function(piece, reads, weights, leaves), reads, leaves
+
+
+def _alone(node: Any, names: set[str]) -> Any:
+    """A node that waits only for others of its piece."""
+    kept = [x for x in node.input if not x.startswith("^") or x[1:] in names]
+    copy = type(node)()
+    copy.CopyFrom(node)
+    copy.ClearField("input")
+    copy.input.extend(kept)
+    return copy
 
 
 def _function(

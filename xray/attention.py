@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 HELD = 2**21  # weights at a time: 8 MB, which stay in a processor's cache; 8 heads of 4096² are 512
@@ -29,6 +30,39 @@ def attention(q: Any, k: Any, v: Any, *, mask: Any = None) -> Any:
         return _softmax(q, mask, k) @ v
 
     return _in_pieces(rows, q, mask, k, v)
+
+
+def attention_and_pooled(q: Any, k: Any, v: Any, grid: tuple[int, int], side: int) -> Any:
+    """`attention`, and its weights as `pooled` leaves them, which are never there whole.
+
+    Returns:
+        (n, heads, queries, d), to the bit what `attention` gives, and (n, heads, queries, pooled
+        keys).
+    """
+
+    def rows(q: Any, mask: Any, k: Any, v: Any) -> Any:
+        weights = _softmax(q, mask, k)
+        return tf.concat([weights @ v, pooled(weights, grid, side)], axis=-1)
+
+    both = _in_pieces(rows, q, None, k, v)
+    return tf.split(both, [v.shape[-1], both.shape[-1] - v.shape[-1]], axis=-1)
+
+
+def pooled(weights: Any, grid: tuple[int, int], side: int) -> Any:
+    """(…, keys) averaged over the parts of a grid that cut it into `side` × `side`, or fewer.
+
+    Args:
+        weights: of keys in the order of the grid, row by row.
+        grid: (y, x) of the keys; each a multiple of `side`, or no more than that.
+        side: parts of a side.
+    """
+    height, width = grid
+    down, across = min(side, height), min(side, width)
+    rows = tf.reduce_mean(tf.reshape(weights, (-1, down, height // down, width)), axis=2)
+    # The other average as a product: reducing neighbours in memory takes four times as long.
+    average = np.kron(np.eye(across), np.full((width // across, 1), across / width))
+    means = tf.matmul(tf.reshape(rows, (-1, width)), average.astype(np.float32))
+    return tf.reshape(means, (*weights.shape[:-1], down * across))
 
 
 def attention_weights(q: Any, k: Any, *, mask: Any = None) -> Any:

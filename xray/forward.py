@@ -21,7 +21,12 @@ import numpy as np
 import tensorflow as tf
 
 from xray import conv as kernels
-from xray.attention import attention, attention_weights, weighted_values
+from xray.attention import (
+    attention,
+    attention_and_pooled,
+    attention_weights,
+    weighted_values,
+)
 from xray.networks import Autoencoder, TextEncoder, UNet
 from xray.taps import Tap
 
@@ -247,13 +252,17 @@ def _attend(
     queries = tuple(grid) if grid is not None else (q.shape[2],)
     keys = tuple(key_grid) if key_grid is not None else (k.shape[2],)
 
-    site = f"{name}/weights"
-    if tap.wants(site):
+    site, shape = f"{name}/weights", (heads, *queries, *keys)
+    if side := tap.pool(site, shape):
+        x, seen = attention_and_pooled(q, k, v, keys, side)
+        parts = (min(side, length) for length in keys)
+        tap.see(site, shape, tf.reshape(seen, (*q.shape[:2], *queries, *parts)))
+    elif tap.wants(site):
         weights = attention_weights(q, k, mask=mask)
-        shown = tap(site, tf.reshape(weights, (q.shape[0], heads, *queries, *keys)))
+        shown = tap(site, tf.reshape(weights, (q.shape[0], *shape)))
         x = weighted_values(tf.reshape(shown, weights.shape), v)
     else:
-        tap.passes(site, (heads, *queries, *keys))
+        tap.passes(site, shape)
         x = attention(q, k, v, mask=mask)
     return tf.reshape(tf.transpose(x, (0, 2, 1, 3)), (x.shape[0], x.shape[2], heads * x.shape[3]))
 

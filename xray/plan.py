@@ -7,7 +7,7 @@ print(plan)                                     # 50 steps, 13 sites, 27.4 MB
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from xray.batch import Batch, eta_of, guidance_of, read_batch, start_latent, token_coords
 from xray.environment import versions
 from xray.program import Program
-from xray.replay import edit_json, observation_json
+from xray.replay import edit_json
 from xray.samplers import SAMPLERS
 from xray.stats import format_bytes
 from xray.store import Header, SiteSpec, check_output, check_room, estimate
@@ -349,7 +349,7 @@ class Plan:
             "memory": self.model.memory,
             "scaling_factor": self.model.architecture.scaling_factor,
             "rgb_matrix": self.model.rgb_matrix,
-            "record": [observation_json(o) for o in self.observations],
+            "record": [asdict(o) for o in self.observations],
             "edits": [edit_json(e) for e in self.edits],
             "versions": versions(),
         }

@@ -138,18 +138,10 @@ def _asked(trace: Trace, edit: Iterable[Edit] | None) -> dict[str, Any]:
     }
 
 
-def observation_json(o: Observation) -> dict[str, Any]:
-    return {"pattern": o.pattern, "mean": o.mean, "tokens": o.tokens, "dtype": o.dtype}
-
-
 def _observation_from_json(data: dict[str, Any]) -> Observation:
     tokens = data["tokens"]
-    return Observation(
-        data["pattern"],
-        tuple(data["mean"]),
-        None if tokens is None else tuple(tokens),
-        data["dtype"],
-    )
+    listed = {"mean": tuple(data["mean"]), "tokens": None if tokens is None else tuple(tokens)}
+    return Observation(**{**data, **listed})
 
 
 def edit_json(e: Edit) -> dict[str, Any]:

@@ -123,6 +123,7 @@ class Observation:
     mean: tuple[str, ...] = ()
     tokens: tuple[int, ...] | None = None
     dtype: str | None = None
+    pool: int | None = None
 
     def reduced_dims(self, site: str) -> tuple[str, ...]:
         return tuple(d for d in dims(site) if d not in self.mean)
@@ -138,12 +139,17 @@ class Observation:
         return cast(x, self.record_dtype(site))
 
     def check(self, site: str, shape: Sequence[int]) -> None:
-        """Refuse token positions that a site of this shape does not have."""
+        """Refuse token positions that a site of this shape does not have, and unequal parts."""
         length = dict(zip(dims(site), shape, strict=True)).get("token")
         if self.tokens and length and not all(0 <= t < length for t in self.tokens):
             raise ValueError(
                 f"observe: tokens {list(self.tokens)} are not all 0 … {length - 1}, as at {site}"
             )
+        if self.pool and "key_y" in dims(site):
+            for side in shape[-2:]:
+                if side > self.pool and side % self.pool:
+                    parts = f"{self.pool} equal parts"
+                    raise ValueError(f"observe: {side} keys a side, as at {site}, are not {parts}")
 
     def record_dtype(self, site: str) -> str:
         # Attention weights are by far the largest thing to record and lie in [0, 1].
@@ -156,6 +162,7 @@ def observe(
     mean: str | Sequence[str] = (),
     tokens: Sequence[int] | None = None,
     dtype: str | None = None,
+    pool: int | None = None,
 ) -> Observation:
     """Ask for sites to be recorded, reduced before they leave the compiled step.
 
@@ -165,19 +172,23 @@ def observe(
         tokens: token positions to keep (sites with a ``token`` axis).
         dtype: ``"float16"`` or ``"float32"``; by default attention weights are float16 and all
             else float32.
+        pool: of self-attention, average the keys over a grid of so many parts a side. The weights
+            are then never in memory whole, which at 512×512 are 1 GB for each of the finest layers.
 
     Returns:
         An `Observation`, to be given to ``generate(record=[...])``. A plain string there means
         ``observe(string)``.
 
     Raises:
-        TypeError: `tokens` are not whole numbers.
-        ValueError: no such axis or dtype; `tokens` is empty. Positions that a site does not have
-            are refused where its length is known, by the run.
+        TypeError: `tokens` are not whole numbers, or `pool` is none.
+        ValueError: no such axis or dtype; `tokens` is empty, `pool` is under 1. Positions that a
+            site does not have are refused where its length is known, by the run.
 
     Example:
-        >>> observe("unet/**/cross/weights", mean="head", tokens=[2, 3])
-        Observation(pattern='unet/**/cross/weights', mean=('head',), tokens=(2, 3), dtype=None)
+        >>> observe("unet/**/cross/weights", mean="head", tokens=[2, 3]).tokens
+        (2, 3)
+        >>> observe("unet/**/self/weights", mean="head", pool=16).pool
+        16
     """
     if dtype not in (None, "float16", "float32"):
         raise ValueError(f"observe: dtype {dtype!r} is not 'float16' or 'float32'")
@@ -191,7 +202,11 @@ def observe(
         tokens = _whole_numbers("observe: tokens", tokens)
         if not tokens:
             raise ValueError("observe: tokens names no position; leave it out to keep all")
-    return Observation(pattern, mean, tokens, dtype)
+    if pool is not None:
+        (pool,) = _whole_numbers("observe: pool", [pool])
+        if pool < 1:
+            raise ValueError(f"observe: pool must be 1 or more, got {pool}")
+    return Observation(pattern, mean, tokens, dtype, pool)
 
 
 def _whole_numbers(what: str, given: Any) -> tuple[int, ...]:
@@ -403,6 +418,19 @@ class Tap:
         """Whether anything is asked of `site`; for tensors that exist only when asked for."""
         return self.observation(site) is not None or self.edits_at(site)
 
+    def pool(self, site: str, shape: Sequence[int]) -> int | None:
+        """Parts a side, if all that is asked of `site` is to see averages over its keys."""
+        observation = self.observation(site)
+        if observation is None or self.edits_at(site) or "key_y" not in dims(site):
+            return None
+        observation.check(site, shape)
+        return observation.pool
+
+    def see(self, site: str, shape: Sequence[int], x: Any) -> None:
+        """Take what is left of a site's tensor that is never there whole; `shape` without batch."""
+        self.passes(site, shape)
+        self.observed[site] = self._observe(self.observation(site), site, x)
+
     def edits_at(self, site: str) -> bool:
         return any(matches(e.pattern, site) for e in self.edits)
 
@@ -441,9 +469,17 @@ class Tap:
     def _observe(self, observation: Observation, site: str, x: Any) -> Any:
         import tensorflow as tf
 
+        from xray.attention import pooled
+
         count = len(self.branches)
         if self.branches != (None,):
             x = tf.reshape(x, (count, x.shape[0] // count, *x.shape[1:]))
+        if observation.pool and "key_y" in dims(site):
+            observation.check(site, x.shape[-len(dims(site)) :])
+            *lead, height, width = x.shape
+            grid = [min(side, observation.pool) for side in (height, width)]
+            flat = tf.reshape(x, (*lead, height * width))
+            x = tf.reshape(pooled(flat, (height, width), observation.pool), (*lead, *grid))
         return observation.reduce(site, x, gather=tf.gather, mean=tf.reduce_mean, cast=tf.cast)
 
 

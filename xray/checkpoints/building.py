@@ -229,7 +229,9 @@ def _wanted(
     """Every variable by our name, with the component that holds it and its name there."""
     from xray.networks import variables
 
-    owners = {part: components[name] for name, parts in COMPONENTS.items() for part in parts}
+    owners = {
+        part: component for name, component in components.items() for part in COMPONENTS[name]
+    }
     return [
         (key, variable, owners[part], owners[part].name_of(key))
         for part, network in networks.items()

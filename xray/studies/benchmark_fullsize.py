@@ -32,6 +32,7 @@ EACH = 10 * 10**9  # bytes that a system may take
 EVERY = 0.05  # seconds between two looks at its memory
 NAMES = {
     "recording": "diffusion-xray, recording",
+    "pooled": "recording self-attention",
     "ours": "diffusion-xray",
     "keras_cv": "KerasCV with XLA",
     "diffusers": "diffusers on torch",
@@ -207,7 +208,8 @@ def commands(
         folder: a diffusers folder, which all but KerasCV open.
         size: of the picture, a side.
         steps: in all.
-        record: sites, for the system that records.
+        record: sites, for the system ``"recording"``; ``"pooled"`` records self-attention, averaged
+            over heads and over 16 × 16 parts of the keys.
         dtype: of our weights in memory.
         memory: ``"fast"`` or ``"low"``, as `xray.load` has it.
         scratch: a folder where the recording lies as long as it runs.
@@ -217,9 +219,16 @@ def commands(
     asked += ["--memory", memory]
 
     def command(name: str) -> list[str]:
-        recorded = ["--record", *record] if name == "recording" else []
-        system = "ours" if name == "recording" else name
-        return [sys.executable, "-m", fullsize_systems.__name__, system, *asked, *recorded]
+        ours = {"recording": ["--record", *record], "pooled": ["--pooled"]}
+        system = "ours" if name in ours else name
+        return [
+            sys.executable,
+            "-m",
+            fullsize_systems.__name__,
+            system,
+            *asked,
+            *ours.get(name, []),
+        ]
 
     return command
 
@@ -236,7 +245,7 @@ def turns(systems: Sequence[str], steps: int) -> int:
 ROWS: dict[str, Callable[[Result], str]] = {
     "import": lambda r: f"{r.first('import'):.1f} s",
     "load": lambda r: f"{r.first('load'):.1f} s",
-    "first step, compiling": lambda r: f"{r.first('step'):.1f} s",
+    "first step": lambda r: f"{r.first('step'):.1f} s",
     "load to first step": lambda r: f"{r.until_first_step:.1f} s",
     "step, median": lambda r: f"{r.median('step'):.2f} s",
     "step, from … to": lambda r: "{:.2f} … {:.2f} s".format(
@@ -248,6 +257,7 @@ ROWS: dict[str, Callable[[Result], str]] = {
 }
 RATIOS = (
     ("step: recording / not", "step", "recording", "ours"),
+    ("step: recording self-attention / not", "step", "pooled", "ours"),
     ("step: recording / KerasCV", "step", "recording", "keras_cv"),
     ("step: recording / diffusers", "step", "recording", "diffusers"),
     ("decode: ours / KerasCV", "decode", "ours", "keras_cv"),

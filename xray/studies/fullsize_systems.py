@@ -23,6 +23,7 @@ import numpy as np
 
 DECODES = 3
 GUIDANCE = 7.5
+POOL = 16
 PROMPT = "a red boat"
 Turn = Callable[[str], None]
 """``turn("step")``: a step is done; waits until it may go on."""
@@ -39,14 +40,17 @@ def ours(turn: Turn, asked: argparse.Namespace) -> Decode:
     turn("import")
     model = xray.load(asked.folder, dtype=asked.dtype, memory=asked.memory)
     turn("load")
+    record: list = list(asked.record)
+    if asked.pooled:
+        record.append(xray.observe("unet/**/self/weights", mean="head", pool=POOL))
     model.generate(
         PROMPT,
         steps=asked.steps,
         guidance=GUIDANCE,
         width=asked.size,
         height=asked.size,
-        record=asked.record,
-        store=asked.scratch / "trace.zarr" if asked.record else None,
+        record=record,
+        store=asked.scratch / "trace.zarr" if record else None,
         progress=lambda done, steps: turn("step"),
     )
     return model.decode
@@ -147,6 +151,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", help="of our weights in memory")
     parser.add_argument("--memory", default="fast", help="of our model: fast or low")
     parser.add_argument("--record", nargs="*", default=[])
+    parser.add_argument("--pooled", action="store_true", help="record self-attention, averaged")
     parser.add_argument("--scratch", type=Path, help="where recordings go and are removed")
     asked = parser.parse_args()
     told = os.fdopen(os.dup(1), "w")
