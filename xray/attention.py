@@ -67,7 +67,6 @@ def pooled(weights: Any, grid: tuple[int, int], side: int) -> Any:
 
 def attention_weights(q: Any, k: Any, *, mask: Any = None) -> Any:
     """softmax(q kᵀ / √d + mask), whole: (n, heads, queries, keys)."""
-
     return _in_pieces(_softmax, q, mask, k)
 
 
@@ -83,23 +82,25 @@ def _softmax(q: Any, mask: Any, k: Any) -> Any:
 
 def _in_pieces(function: Callable, first: Any, mask: Any, *others: Any) -> Any:
     """``function(first, mask, *others)`` of (n, heads, queries or keys, any), no more than `HELD`
-    weights at a time: of one head after the other, and of some queries after the other.
+    weights at a time: of a few heads after the other or, if one has more, of its queries.
     """
     n, heads, queries = first.shape[:3]
-    keys = others[0].shape[2]
-    if n * heads * queries * keys <= HELD:
+    count, each = n * heads, queries * others[0].shape[2]
+    if count * each <= HELD:
         return function(first, mask, *others)
-    rows = max(1, HELD // keys)
+    few = max(d for d in range(1, max(1, HELD // each) + 1) if count % d == 0)
+    rows = max(1, HELD // (few * others[0].shape[2]))
 
-    def of_one_head(arrays: Any) -> Any:
+    def of_a_few(arrays: Any) -> Any:
         first, *others = arrays
         out = []
         for i in range(0, queries, rows):
             part = slice(i, i + rows)
             with tf.control_dependencies(out[-1:]):  # not all at once
-                out.append(function(first[part], None if mask is None else mask[part], *others))
-        return tf.concat(out, axis=0)
+                masked = None if mask is None else mask[part]
+                out.append(function(first[:, part], masked, *others))
+        return tf.concat(out, axis=1)
 
-    flat = [tf.reshape(x, (n * heads, *x.shape[2:])) for x in (first, *others)]
-    out = tf.map_fn(of_one_head, flat, parallel_iterations=1, fn_output_signature=tf.float32)
-    return tf.reshape(out, (n, heads, *out.shape[1:]))
+    flat = [tf.reshape(x, (count // few, few, *x.shape[2:])) for x in (first, *others)]
+    out = tf.map_fn(of_a_few, flat, parallel_iterations=1, fn_output_signature=tf.float32)
+    return tf.reshape(out, (n, heads, *out.shape[2:]))

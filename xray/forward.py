@@ -36,7 +36,7 @@ _conv2d: Callable = kernels.conv2d
 
 @contextlib.contextmanager
 def convolution(kernel: Callable):
-    """While it lasts, networks are traced with this convolution from `xray.conv`."""
+    """While it lasts, networks are traced with this ``conv2d``, `xray.conv`'s or another."""
     global _conv2d
     saved, _conv2d = _conv2d, kernel
     try:
