@@ -2,10 +2,10 @@
 
 Stable Diffusion 1.4's sizes: diffusion-xray, recording cross-attention to disk, recording averaged
 self-attention, and recording nothing, beside KerasCV's own loop and, where they are installed (the
-extra "parity"), diffusers and torch. Each is a process of its own; they take turns step by step, so
-that what else the machine does hits all alike. Where they do not all fit into memory, one follows
-the other. Times do not depend on what the weights are: unless --model names one, random ones are
-written to runs/random_weights once, 2.1 GB.
+extra "parity"), diffusers and torch; and the miniature. Each is a process of its own; they take
+turns step by step, so that what else the machine does hits all alike. Where they do not all fit
+into memory, one follows the other. Times do not depend on what the weights are: unless --model
+names one, random ones are written to runs/random_weights once, 2.1 GB.
 
 How to read it: the table has medians after the first step, which traces or compiles. In
 figures/steps.png every dot is a step, and a curve is the memory of a whole run: load, text, steps,

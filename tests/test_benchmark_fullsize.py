@@ -99,12 +99,13 @@ def test_the_benchmark_on_the_miniature(tmp_path):
     export_diffusers(xray.load("mini"), tmp_path / "mini")
     asked = ["--model", tmp_path / "mini", "--size", 128, "--steps", 3, "--out", tmp_path / "out"]
     systems = ["--system", "recording", "--system", "pooled", "--system", "ours"]
+    systems += ["--system", "miniature"]
     result = CliRunner().invoke(running.app("benchmark_fullsize"), list(map(str, asked)) + systems)
     assert result.exit_code == 0, result.output
     assert "step: recording / not" in result.output
     assert "step: recording self-attention / not" in result.output
     summary = running.summary(tmp_path / "out")
-    assert summary["systems"].keys() == {"recording", "pooled", "ours"}
+    assert summary["systems"].keys() == {"recording", "pooled", "ours", "miniature"}
     for found in summary["systems"].values():
         assert len(found["step_seconds_each"]) == 3
         assert found["step_seconds"] < found["first_step_seconds"]
@@ -115,7 +116,10 @@ def test_the_benchmark_on_the_miniature(tmp_path):
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        (["--system", "comfy"], "'comfy' is not one of recording, pooled, ours, keras_cv"),
+        (
+            ["--system", "comfy"],
+            "'comfy' is not one of recording, pooled, ours, miniature,",
+        ),
         (["--size", "500"], "multiples of 64, got 500"),
         (["--record", "unets/**"], "names no site"),
         (["--model", "no/such"], "'no/such' does not exist"),

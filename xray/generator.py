@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xray import forward
+from xray import conv, forward, winograd
 from xray.adapters import Own, load_lora, load_textual_inversion, unload
 from xray.architecture import Architecture
 from xray.batch import finite, numbers, prompt_tokens, token_coords
@@ -102,8 +102,6 @@ class Generator:
 
     def _part(self, name: str, network: Callable) -> Part:
         def run(tap: Any, *arrays: Any) -> Any:
-            from xray import conv, winograd
-
             with forward.convolution(conv.conv2d if self.exact else winograd.conv2d):
                 return network(tap, *arrays)
 

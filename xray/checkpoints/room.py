@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MODES = ("auto", "low", "fast")
 LIBRARIES = 600 * 10**6  # bytes that TensorFlow and Keras take once imported
-WORK = 900 * 10**6  # what a step of Stable Diffusion 1.x takes at 512×512 beside its weights
+WORK = 1100 * 10**6  # what a step of Stable Diffusion 1.x takes at 512×512 beside its weights
 SHARE = 0.7  # of the machine's memory that one program may take without others being pushed out
 
 

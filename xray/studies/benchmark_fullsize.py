@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from xray import memory
+from xray.resources import shipped
 from xray.stats import format_bytes
 from xray.studies import fullsize_systems
 
@@ -34,6 +35,7 @@ NAMES = {
     "recording": "diffusion-xray, recording",
     "pooled": "recording self-attention",
     "ours": "diffusion-xray",
+    "miniature": "the miniature, recording",
     "keras_cv": "KerasCV with XLA",
     "diffusers": "diffusers on torch",
 }
@@ -209,26 +211,27 @@ def commands(
         size: of the picture, a side.
         steps: in all.
         record: sites, for the system ``"recording"``; ``"pooled"`` records self-attention, averaged
-            over heads and over 16 × 16 parts of the keys.
+            over heads and over 16 × 16 parts of the keys, and ``"miniature"`` is the shipped one at
+            128×128.
         dtype: of our weights in memory.
         memory: ``"fast"`` or ``"low"``, as `xray.load` has it.
         scratch: a folder where the recording lies as long as it runs.
     """
-    sizes = ["--size", str(size), "--steps", str(steps)]
-    asked = [str(folder), *sizes, "--scratch", str(scratch), "--dtype", dtype]
-    asked += ["--memory", memory]
+    scratched = ["--scratch", str(scratch)]
+    kept = ["--dtype", dtype, "--memory", memory]
+    recorded = ["--record", *record]
+    own = {
+        "recording": recorded,
+        "pooled": ["--pooled"],
+        "miniature": [*recorded, "--size", "128"],
+    }
 
     def command(name: str) -> list[str]:
-        ours = {"recording": ["--record", *record], "pooled": ["--pooled"]}
-        system = "ours" if name in ours else name
-        return [
-            sys.executable,
-            "-m",
-            fullsize_systems.__name__,
-            system,
-            *asked,
-            *ours.get(name, []),
-        ]
+        system = "ours" if name in own else name
+        model = shipped("weights") / "mini" if name == "miniature" else folder
+        asked = [str(model), "--size", str(size), "--steps", str(steps), *scratched, *kept]
+        module = fullsize_systems.__name__
+        return [sys.executable, "-m", module, system, *asked, *own.get(name, [])]
 
     return command
 
