@@ -10,8 +10,8 @@ names one, random ones are written to runs/random_weights once, 2.1 GB.
 How to read it: the table has medians after the first step, which traces or compiles. In
 figures/steps.png every dot is a step, and a curve is the memory of a whole run: load, text, steps,
 decode. Memory is a process's own, anonymous and shared, looked at every 50 ms; "with files" is what
-the system calls VmHWM. --quick takes two minutes: smaller pictures, fewer steps, and only
-diffusion-xray, recording cross-attention and recording nothing.
+the system calls VmHWM. --quick is for a first look: smaller pictures, fewer steps, and only
+diffusion-xray, recording cross-attention and recording nothing, and the miniature.
 """
 
 import importlib.util
@@ -66,7 +66,7 @@ def main(
     ] = "fast",
     record: options.Record = ("sampler/*", "unet/**/cross/weights"),
     quick: Annotated[
-        bool, typer.Option("--quick", help="--size 256 --steps 2, and two systems.")
+        bool, typer.Option("--quick", help="--size 256 --steps 2, fewer systems.")
     ] = False,
     out: options.Out = None,
     overwrite: options.Overwrite = False,

@@ -229,9 +229,7 @@ def _wanted(
     """Every variable by our name, with the component that holds it and its name there."""
     from xray.networks import variables
 
-    owners = {
-        part: component for name, component in components.items() for part in COMPONENTS[name]
-    }
+    owners = _owners(components)
     return [
         (key, variable, owners[part], owners[part].name_of(key))
         for part, network in networks.items()
@@ -239,12 +237,17 @@ def _wanted(
     ]
 
 
+def _owners(components: dict[str, Component]) -> dict[str, Component]:
+    """The component that holds each network."""
+    return {part: held for name, held in components.items() for part in COMPONENTS[name]}
+
+
 def reader(components: dict[str, Component]) -> Callable[[str, tuple[int, ...]], np.ndarray]:
     """What gives a variable's values by its name and shape, from the files, any time later."""
-    parts = {part: components[name] for name, parts in COMPONENTS.items() for part in parts}
+    owners = _owners(components)
 
     def read(key: str, shape: tuple[int, ...]) -> np.ndarray:
-        component = parts[key.split("/")[0]]
+        component = owners[key.split("/")[0]]
         return _value(key, component.tensors[component.name_of(key)], shape, component.keras)
 
     return read

@@ -1,6 +1,6 @@
 """Whether a model fits into memory, whole or one network at a time.
 
-mode = choose("auto", {"text_encoder": …, "unet": …, "autoencoder": …}, beside=1.4e9)
+mode = choose("auto", open_checkpoint("sd-v1-4"), "float32")
 """
 
 from __future__ import annotations

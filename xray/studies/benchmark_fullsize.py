@@ -238,9 +238,8 @@ def commands(
 
 def turns(systems: Sequence[str], steps: int) -> int:
     """How many turns all systems take together."""
-    return len(systems) * (
-        2 + steps + 1 + fullsize_systems.DECODES
-    )  # import and load; a decode ends the run
+    decodes = 1 + fullsize_systems.DECODES  # the first ends the run
+    return len(systems) * (2 + steps + decodes)  # import and load
 
 
 # ---------------------------------------------------------------------------------- what was found
