@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ import xray
 from xray import memory
 from xray.checkpoints import native, room
 from xray.networks import variables
+from xray.resources import shipped
 
 RUN = {"prompt": "a red star above a blue moon", "steps": 2, "seed": 1}
 
@@ -55,6 +58,16 @@ def test_parts_read_their_weights_again(low):
     before = low.decoder(latent)
     low.embed("a red star")
     np.testing.assert_array_equal(low.decoder(latent), before)
+
+
+def test_weights_that_changed_on_disk_are_not_read_under_the_old_digest(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(shipped("weights") / "mini", folder)
+    model = xray.load(folder, memory="low")
+    model.embed("a red star")
+    (folder / "weights.safetensors").touch()
+    with pytest.raises(ValueError, match="weights.safetensors was changed or removed"):
+        model.decode(np.zeros((1, 16, 16, 4), np.float32))
 
 
 def test_what_needs_all_weights_is_refused(low, tmp_path):

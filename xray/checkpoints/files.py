@@ -10,6 +10,7 @@ opened, goes to torch's ``weights_only=True`` or nowhere.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -82,6 +83,30 @@ def open_tensors(path: Path) -> dict[str, Tensor]:
     if start[8:9] == b"{":
         raise ValueError(f"{path} is damaged: of its {size:,} bytes, {length:,} are to be header")
     raise ValueError(f"{path} is no safetensors file: it begins with {start[:12]!r}")
+
+
+def unchanged(path: Path, read: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
+    """``read``, refused once the file is not the one that it is now.
+
+    Weights are read at any time, for the next run with ``memory="low"`` or to take a LoRA out
+    again, and what a trace says of their digest has to stay true.
+    """
+    before = _stamp(path)
+
+    def checked() -> np.ndarray:
+        if _stamp(path) != before:
+            raise ValueError(f"{path} was changed or removed after it was opened: load it again")
+        return read()
+
+    return checked
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def sha256(path: Path) -> str:
@@ -167,7 +192,9 @@ def _open_safetensors(path: Path) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or cut short ({error}); fetch it again") from error
     return {
-        name: Tensor(shape, dtype, lambda name=name: _read_safetensors(path, name))
+        name: Tensor(
+            shape, dtype, unchanged(path, functools.partial(_read_safetensors, path, name))
+        )
         for name, (shape, dtype) in told.items()
     }
 
@@ -275,7 +302,11 @@ def _open_pickle(path: Path) -> dict[str, Tensor]:
             f"{path} is refused: besides named tensors it holds {shown(others)}. {_CONVERT_IT}"
         )
     return {
-        name: Tensor(tuple(value.shape), _torch_dtype(value), lambda value=value: _array(value))
+        name: Tensor(
+            tuple(value.shape),
+            _torch_dtype(value),
+            unchanged(path, functools.partial(_array, value)),
+        )
         for name, value in state.items()
     }
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from xray.checkpoints.checkpoint import COMPONENTS, SIZES, Checkpoint, Component
 from xray.checkpoints.fetching import ensure
-from xray.checkpoints.files import Tensor, mistaken, sha256
+from xray.checkpoints.files import Tensor, mistaken, sha256, unchanged
 from xray.checkpoints.registry import published
 from xray.checkpoints.vocabulary import CLIPS
 
@@ -267,7 +267,7 @@ def _tensor(dataset: Any, path: Path) -> Tensor:
     if dataset.external or dataset.is_virtual:
         raise ValueError(f"{path} is refused: the numbers of {dataset.name} are in another file")
     kind = f"{dataset.dtype.kind}{8 * dataset.dtype.itemsize}".upper()
-    return Tensor(tuple(dataset.shape), kind, _reader(path, dataset.name))
+    return Tensor(tuple(dataset.shape), kind, unchanged(path, _reader(path, dataset.name)))
 
 
 def _reader(path: Path, name: str) -> Callable[[], np.ndarray]:
