@@ -1,6 +1,7 @@
 """The evaluation: a perfect miniature reaches every figure, and each way to be worse is noticed."""
 
 import dataclasses
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import xray
 from xray.checkpoints import save
 from xray.miniature import evaluate as module
 from xray.miniature.captions import WORDS, plural, words_of
+from xray.miniature.corpus import described, pictured
 from xray.miniature.evaluate import (
     QUICK,
     Bench,
@@ -24,7 +26,6 @@ from xray.miniature.evaluate import (
     main,
     pictures_part,
     synonyms_part,
-    trained_captions,
     write_report,
 )
 from xray.miniature.judge import main as train_judge
@@ -131,11 +132,13 @@ def test_guidance_must_make_a_difference(bench):
 # ----------------------------------------------------------------------------- scenes and captions
 
 
-def test_captions_of_training_are_avoided(bench):
-    known = trained_captions(400)
+@pytest.mark.parametrize("seen", ["pictured", "described"])
+def test_captions_of_training_are_avoided(bench, seen):
+    stream = {"pictured": pictured, "described": described}[seen]
+    known = {s.caption for s in itertools.islice(stream(), 1500)}
     free, avoiding = (
-        bench(PerfectRenderer(), dataclasses.replace(SMALL, trained=n)).scenes(150, 0)
-        for n in (0, 400)
+        bench(PerfectRenderer(), dataclasses.replace(SMALL, **{seen: n})).scenes(150, 0)
+        for n in (0, 1500)
     )
     assert any(s.caption in known for s in free)
     assert not any(s.caption in known for s in avoiding)

@@ -41,11 +41,10 @@ from xray import fidelity, page
 from xray.checkpoints import load
 from xray.generator import Generator
 from xray.miniature import grounding, metrics
+from xray.miniature.corpus import captions_seen, stream_seed
 from xray.miniature.judge import accuracy, load_judge, round_trip
 from xray.miniature.scenes import Scene, caption_pairs, image, scene
 from xray.miniature.scoring import Seen, score, shares, statement
-from xray.miniature.train import Budget, training_scenes
-from xray.miniature.training import stream_seed
 from xray.sheet import Sheet
 
 STEPS, FEWER_STEPS = 25, 10
@@ -54,7 +53,7 @@ TIMESTEPS = (100.0, 300.0, 500.0, 700.0, 900.0)
 DIVERSE_CAPTION = 20  # the seed of "a small red house": position, fill and background are open
 JUDGED = {"judge", "pictures", "guidance"}  # parts that the judge is asked in
 BATCH = 25
-_STREAM = 7  # of scene seeds; see `xray.miniature.train`
+_STREAM = 7  # of scene seeds; see `xray.miniature.corpus`
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,8 @@ class Sizes:
         scenes: for the autoencoder, the judge and each kind of caption pair.
         words: scenes whose words' attention is graded; a third as many fix the threshold.
         seeds: for diversity.
-        trained: training scenes, whose captions are avoided.
+        pictured: scenes that diffusion was trained on, whose captions are avoided.
+        described: captions that the text encoder was taught with, which are avoided too.
     """
 
     captions: int = 1000
@@ -103,10 +103,11 @@ class Sizes:
     scenes: int = 1000
     words: int = 200
     seeds: int = 64
-    trained: int = Budget().scenes
+    pictured: int = 100_000
+    described: int = 320_000
 
 
-QUICK = Sizes(captions=8, curve=4, scenes=16, words=3, seeds=4, trained=0)
+QUICK = Sizes(captions=8, curve=4, scenes=16, words=3, seeds=4, pictured=0, described=0)
 
 
 @dataclass
@@ -137,7 +138,7 @@ class Bench:
     @functools.cached_property
     def trained(self) -> set[str]:
         """The captions that training had."""
-        return trained_captions(self.sizes.trained)
+        return captions_seen(self.sizes.pictured, self.sizes.described)
 
     def draw(self, scenes: Sequence[Scene], **options: Any) -> np.ndarray:
         """The model's pictures for the captions of scenes, uint8, each from a seed of its own."""
@@ -154,11 +155,6 @@ class Bench:
     def followed(self, scenes: Sequence[Scene], **options: Any) -> dict[str, tuple[float, int]]:
         """How well the model's pictures follow the captions, see `follows`."""
         return follows(self.draw(scenes, **options), scenes, self.judge)
-
-
-def trained_captions(count: int, seed: int = 0) -> set[str]:
-    """The captions of the first `count` scenes that training encoded."""
-    return {s.caption for s in training_scenes(count, seed)}
 
 
 def follows(
@@ -441,13 +437,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--judge", type=Path, help="its weights; by default the shipped ones")
     parser.add_argument("--out", type=Path, required=True, help="folder of the report")
     parser.add_argument("--captions", type=int, help="of each split")
-    parser.add_argument("--trained", type=int, help="training scenes whose captions are avoided")
+    parser.add_argument("--pictured", type=int, help="training scenes whose captions are avoided")
+    parser.add_argument("--described", type=int, help="captions of the text stage, avoided too")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a smoke run of a minute or two")
     args = parser.parse_args(arguments)
 
-    given = {k: v for k in ("captions", "trained") if (v := getattr(args, k)) is not None}
+    given = {
+        k: v for k in ("captions", "pictured", "described") if (v := getattr(args, k)) is not None
+    }
     sizes = Sizes(**{**asdict(QUICK if args.quick else Sizes()), **given})
     args.out.mkdir(parents=True, exist_ok=True)
     model = load(args.model)

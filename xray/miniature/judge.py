@@ -397,7 +397,7 @@ def _disturbed(pictures: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def _scenes(seed: int, stream: int, indices: Sequence[int]) -> list[Scene]:
-    from xray.miniature.training import stream_seed
+    from xray.miniature.corpus import stream_seed
 
     return [scene(stream_seed(seed, stream, i), split="any") for i in indices]
 

@@ -247,9 +247,9 @@ def _anywhere(random: Random, half: int) -> tuple[int, int]:
     return low + int(random() * places), low + int(random() * places)
 
 
-def _apart(a: Object, b: Object) -> bool:
-    offsets = (abs(p - q) for p, q in zip(a.centre, b.centre, strict=True))
-    return max(offsets) >= a.half + b.half + _GAP
+def _apart(centre: tuple[int, int], half: int, other: Object) -> bool:
+    (x, y), (u, v) = centre, other.centre
+    return max(abs(x - u), abs(y - v)) >= half + other.half + _GAP
 
 
 def _nested(random: Random, background: str) -> tuple[Object, Object]:
@@ -278,11 +278,11 @@ def _placed(
     done = list(before)
     for unplaced in objects:
         for _ in range(12):
-            new = replace(unplaced, centre=_anywhere(random, unplaced.half))
-            stated = relation is not None and len(done) == 1
-            if all(_apart(new, old) for old in done) and (
-                not stated or holds(done[0], relation, new)
-            ):
+            centre = _anywhere(random, unplaced.half)
+            if not all(_apart(centre, unplaced.half, other) for other in done):
+                continue
+            new = replace(unplaced, centre=centre)
+            if relation is None or len(done) != 1 or holds(done[0], relation, new):
                 done.append(new)
                 break
         else:

@@ -5,10 +5,13 @@ Stages, each resumed from its last checkpoint when the command is given again:
 1. ``tokenizer``: byte-pair merges from a hundred thousand captions.
 2. ``autoencoder``: 64×64 crops of rendered scenes; squared error and a small KL term.
 3. ``latents``: scenes encoded once, so that the next stage never runs the autoencoder.
-4. ``diffusion``: text encoder and U-Net together, v-prediction (Salimans & Ho 2022) under a
+4. ``text``: the text encoder alone, from captions alone: a linear layer on the end token, thrown
+   away afterwards, has to tell what the caption says (`xray.miniature.meaning`). Stable
+   Diffusion's text encoder knew language before it met a U-Net, too.
+5. ``diffusion``: text encoder and U-Net together, v-prediction (Salimans & Ho 2022) under a
    weighting close to the min-SNR of Hang et al. 2023, one caption in ten left empty for
    classifier-free guidance, weights kept as an exponential moving average.
-5. ``export``: the averaged weights as a folder that `xray.load` opens.
+6. ``export``: the averaged weights as a folder that `xray.load` opens.
 
 The masks that scenes come with are never seen here: nothing about attention is taught.
 """
@@ -25,6 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from safetensors import safe_open
@@ -37,17 +41,18 @@ from xray.architecture import (
     build_text_encoder,
     build_unet,
 )
-from xray.miniature.scenes import Scene, image, scene
+from xray.miniature.corpus import described, pictured, stream_seed
+from xray.miniature.meaning import ANSWERS, meaning
+from xray.miniature.scenes import image, scene
 from xray.miniature.sizes import MERGES, MINI, TEXT_LENGTH
-from xray.miniature.training import Report, assign, averages, fit, stream_seed
+from xray.miniature.training import Report, assign, averages, fit
 from xray.networks import set_numerics, variables
 from xray.samplers import NoiseSchedule
 from xray.taps import Tap
 from xray.tokenizer import Tokenizer, train_merges
 
-OBJECT_SHARES = (0.6, 0.3, 0.1)  # of the first training scenes with one, two and three things
-LATER, LATER_SHARES = 60_000, (0.2, 0.4, 0.4)  # of those after the first 60,000
-STAGES = ("tokenizer", "autoencoder", "latents", "diffusion", "export")
+STAGES = ("tokenizer", "autoencoder", "latents", "text", "diffusion", "export")
+TIMED = ("autoencoder", "text", "diffusion")
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,9 @@ class Budget:
     captions: int = 100_000
     autoencoder_minutes: float = 120.0
     autoencoder_batch: int = 16
-    scenes: int = 60_000
+    scenes: int = 100_000
+    text_minutes: float = 8.0
+    text_batch: int = 128
     diffusion_minutes: float = 600.0
     diffusion_batch: int = 32
     checkpoint_minutes: float = 4.0
@@ -69,6 +76,8 @@ QUICK = Budget(
     autoencoder_minutes=0.25,
     autoencoder_batch=4,
     scenes=64,
+    text_minutes=0.1,
+    text_batch=8,
     diffusion_minutes=0.25,
     diffusion_batch=8,
     checkpoint_minutes=0.1,
@@ -88,8 +97,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     budget = QUICK if args.quick else Budget()
     if args.minutes is not None:
-        if args.stage not in ("autoencoder", "diffusion"):
-            parser.error("--minutes goes with --stage autoencoder or --stage diffusion")
+        if args.stage not in TIMED:
+            parser.error(f"--minutes goes with --stage {', '.join(TIMED[:-1])} or {TIMED[-1]}")
         budget = replace(budget, **{f"{args.stage}_minutes": args.minutes})
     if args.scenes is not None:
         budget = replace(budget, scenes=args.scenes)
@@ -105,6 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
         "tokenizer": make_tokenizer,
         "autoencoder": train_autoencoder,
         "latents": encode_scenes,
+        "text": train_text,
         "diffusion": train_diffusion,
         "export": export,
     }
@@ -133,6 +143,8 @@ def train_autoencoder(out: Path, budget: Budget, seed: int) -> None:
     encoder, decoder = build_encoder(MINI), build_decoder(MINI)
     set_numerics("reference", encoder, decoder)
     net = {**variables("encoder", encoder), **variables("decoder", decoder)}
+    if budget.start:
+        assign(net, _weights(budget.start))
 
     def loss(pixels: Any, noise: Any) -> Any:
         forward.encoder(encoder, pixels, tap := _Keep("encoder/moments"))
@@ -163,7 +175,6 @@ def train_autoencoder(out: Path, budget: Budget, seed: int) -> None:
         minutes=budget.autoencoder_minutes,
         checkpoint_minutes=budget.checkpoint_minutes,
         learning_rate=2e-3,
-        start=_weights(budget.start),
     )
 
 
@@ -186,7 +197,7 @@ def encode_scenes(out: Path, budget: Budget, seed: int) -> None:
     run = tf.function(lambda x: forward.encoder(encoder, x, Tap()), autograph=False)
 
     done = len(known["latents"]) if known else 0
-    stream = itertools.islice(training_scenes(budget.scenes, seed), done, None)
+    stream = itertools.islice(pictured(seed, done), budget.scenes - done)
     latents = np.empty((budget.scenes - done, 16, 16, 4), np.float32)
     ids = np.empty((budget.scenes - done, TEXT_LENGTH), np.int16)
     report = Report("latents", None)
@@ -205,21 +216,59 @@ def encode_scenes(out: Path, budget: Budget, seed: int) -> None:
     )
 
 
-def training_scenes(count: int, seed: int = 0) -> Iterator[Scene]:
-    """The scenes that diffusion is trained on, in the order of their latents."""
-    for i, u in enumerate(np.random.default_rng([seed, 2]).random(count)):
-        shares = OBJECT_SHARES if i < LATER else LATER_SHARES
-        things = 1 + int(np.searchsorted(np.cumsum(shares[:-1]), u, side="right"))
-        yield scene(stream_seed(seed, 2, i), split="train", objects=(things,))
+def train_text(out: Path, budget: Budget, seed: int) -> None:
+    """Stage 4: the text encoder, to say at its end token what a caption says."""
+    tokenizer = Tokenizer.load(out / "tokenizer.json")
+    text = build_text_encoder(replace(MINI, vocab_size=len(tokenizer.vocabulary)))
+    set_numerics("reference", text)
+    answer = keras.layers.Dense(sum(ANSWERS), name="answer")
+    answer.build((None, MINI.text_width))
+    net = {**variables("text", text), "answer/kernel": answer.kernel, "answer/bias": answer.bias}
+    if budget.start:
+        assign(variables("text", text), _weights(budget.start))
+    end = tokenizer.ids("")[-1]
+
+    def loss(tokens: Any, truth: Any) -> Any:
+        embedding = forward.text_encoder(text, tokens, Tap())
+        first_end = tf.argmax(tf.cast(tokens == end, tf.int32), axis=1)
+        pooled = tf.gather(embedding, first_end, batch_dims=1)
+        answers = tf.split(pooled @ answer.kernel + answer.bias, ANSWERS, axis=1)
+        return tf.add_n(
+            [
+                tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(truth[:, q], given))
+                for q, given in enumerate(answers)
+            ]
+        )
+
+    def batches(start: int) -> Iterator[tuple[np.ndarray, ...]]:
+        n = budget.text_batch
+        for step in _count(start):
+            scenes = list(itertools.islice(described(seed, step * n), n))
+            tokens = np.array([tokenizer.ids(s.caption) for s in scenes], np.int32)
+            yield tokens, np.stack([meaning(s) for s in scenes])
+
+    fit(
+        out / "text",
+        net,
+        loss,
+        batches,
+        minutes=budget.text_minutes,
+        checkpoint_minutes=budget.checkpoint_minutes,
+        learning_rate=2e-3,
+    )
 
 
 def train_diffusion(out: Path, budget: Budget, seed: int) -> None:
-    """Stage 4: text encoder and U-Net."""
+    """Stage 5: text encoder and U-Net."""
     tokenizer = Tokenizer.load(out / "tokenizer.json")
     arch = replace(MINI, vocab_size=len(tokenizer.vocabulary))
     text, unet = build_text_encoder(arch), build_unet(arch)
     set_numerics("reference", text, unet)
     net = {**variables("text", text), **variables("unet", unet)}
+    if budget.start:
+        assign(net, _weights(budget.start))
+    if (out / "text").exists():
+        assign(variables("text", text), averages(out / "text"))
     data = load_file(out / "latents.safetensors")
     latents, ids = data["latents"], data["ids"].astype(np.int32)
     alphas_cumprod = NoiseSchedule().alphas_cumprod.astype(np.float32)
@@ -256,12 +305,11 @@ def train_diffusion(out: Path, budget: Budget, seed: int) -> None:
         minutes=budget.diffusion_minutes,
         checkpoint_minutes=budget.checkpoint_minutes,
         learning_rate=2e-3,
-        start=_weights(budget.start),
     )
 
 
 def export(out: Path, budget: Budget, seed: int) -> None:
-    """Stage 5: ``out/mini``, what is shipped in ``weights/mini``."""
+    """Stage 6: ``out/mini``, what is shipped in ``weights/mini``."""
     from xray.checkpoints import save
     from xray.generator import Generator
     from xray.tensor import fit_rgb_matrix
@@ -298,8 +346,8 @@ class _Keep(Tap):
         return x
 
 
-def _weights(model: Path | None) -> dict[str, np.ndarray] | None:
-    return load_file(model / "weights.safetensors") if model else None
+def _weights(model: Path) -> dict[str, np.ndarray]:
+    return load_file(model / "weights.safetensors")
 
 
 def _scaling_factor(latents: Path) -> float:

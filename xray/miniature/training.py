@@ -21,6 +21,8 @@ from safetensors.numpy import load_file, save_file
 
 from xray.miniature.optimizer import Muon
 
+LONGEST_STEP = 10.0  # seconds
+
 
 def fit(
     folder: Path,
@@ -31,15 +33,12 @@ def fit(
     minutes: float,
     checkpoint_minutes: float,
     learning_rate: float,
-    start: dict[str, np.ndarray] | None = None,
 ) -> None:
     """Muon under warm-up and cosine decay over a budget of minutes, checkpointed and resumed.
 
-    Without a checkpoint it begins from the weights ``start``, or else from those that ``net`` has.
+    Without a checkpoint it begins from the weights that ``net`` has.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if start:
-        assign(net, start)
     values = [v.value for v in net.values()]
     average = [tf.Variable(v) for v in values]
     optimizer = Muon(learning_rate)
@@ -74,7 +73,8 @@ def fit(
         progress.write_text(json.dumps(done))
 
     report = Report(folder.name, folder / "loss.csv")
-    started, saved, losses = None, time.monotonic(), []
+    saved, losses = time.monotonic(), []
+    before = None  # when the last step ended; tracing, which the first waits for, is not training
     with ThreadPoolExecutor(1) as pool:
         stream = batches(done["steps"])
         following = pool.submit(next, stream)
@@ -93,9 +93,10 @@ def fit(
                 )
             done["steps"] += 1
             done["samples"] += len(batch[0])
-            # Tracing, which the first step waits for, is not training.
-            started = started or time.monotonic() - done["seconds"]
-            done["seconds"] = time.monotonic() - started
+            now = time.monotonic()
+            # A process that was stopped, or a laptop that slept, was not training meanwhile.
+            done["seconds"] += min(now - (before or now), LONGEST_STEP)
+            before = now
             if len(losses) == 50:
                 report(done["samples"], float(np.mean(losses)), fraction, done["seconds"])
                 losses.clear()
@@ -144,8 +145,3 @@ def averages(folder: Path) -> dict[str, np.ndarray]:
 def assign(net: dict[str, Any], values: dict[str, np.ndarray]) -> None:
     for name, variable in net.items():
         variable.assign(values[name])
-
-
-def stream_seed(seed: int, stream: int, index: int) -> int:
-    """Scene seeds of one stream of one run: far apart, never shared between streams."""
-    return (seed * 8 + stream) * 1_000_000_000 + index
