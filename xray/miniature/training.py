@@ -1,4 +1,4 @@
-"""What every training here shares: one loop, checkpoints, loss curves, streams of seeds.
+"""What every training here shares: one loop, checkpoints, loss curves.
 
 fit(folder, variables, loss, batches, minutes=60, checkpoint_minutes=4, learning_rate=1e-3)
 averages(folder)                  # the moving average of the weights, once trained
@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 from safetensors.numpy import load_file, save_file
 
+from xray.miniature.loss_curve import loss_figure
 from xray.miniature.optimizer import Muon
 
 LONGEST_STEP = 10.0  # seconds
@@ -71,8 +72,11 @@ def fit(
         save_file({k: np.asarray(v) for k, v in kept.items()}, temporary)
         temporary.replace(checkpoint)
         progress.write_text(json.dumps(done))
+        if curve.exists():
+            loss_figure(curve).savefig(folder / "loss.png")
 
-    report = Report(folder.name, folder / "loss.csv")
+    curve = folder / "loss.csv"
+    report = Report(folder.name, curve)
     saved, losses = time.monotonic(), []
     before = None  # when the last step ended; tracing, which the first waits for, is not training
     with ThreadPoolExecutor(1) as pool:
