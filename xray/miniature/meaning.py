@@ -2,8 +2,8 @@
 
     meaning(scene(20))       # for 'a small red house': one thing; a house; red; small; …
 
-Things are numbered as the caption mentions them, so that the answers depend on the words alone,
-never on the picture.
+Things are asked for twice: in the order in which the caption mentions them, and by the place that
+it gives them ("what is on the left?"). All answers depend on the words alone, never on the picture.
 """
 
 from __future__ import annotations
@@ -11,19 +11,22 @@ from __future__ import annotations
 import numpy as np
 
 from xray.miniature.captions import WORDS
-from xray.miniature.scenes import INVERSE, Scene
+from xray.miniature.scenes import Scene
 from xray.miniature.scoring import ATTRIBUTES, statement
 
 _MOST = 3  # things of a scene
-_OTHER_WAY = {**INVERSE, "inside": "around"}
-_RELATIONS = tuple(
-    (k, relation) for k in range(_MOST - 1) for relation in (*WORDS["relation"], "around")
-)
+_OTHER = {  # where the second of two things is, if the first is there
+    "left of": "right of",
+    "right of": "left of",
+    "above": "below",
+    "below": "above",
+    "inside": "around",
+}
+ASKED: tuple[int | str, ...] = (*range(_MOST), *_OTHER, "around")  # which thing is asked for
 # Answer 0 of every question is "the caption does not say".
-QUESTIONS: tuple[tuple, ...] = (
-    *(tuple(WORDS[role]) for _ in range(_MOST) for role in ATTRIBUTES),
+QUESTIONS: tuple[tuple[str, ...], ...] = (
+    *(tuple(WORDS[role]) for _ in ASKED for role in ATTRIBUTES),
     tuple(WORDS["background"]),
-    _RELATIONS,
 )
 ANSWERS = tuple(1 + len(options) for options in QUESTIONS)
 
@@ -32,24 +35,31 @@ def meaning(scene: Scene) -> np.ndarray:
     """The answers to `QUESTIONS` for a scene's caption.
 
     Returns:
-        int64 (question,): thing, colour, size and fill of the first, second and third thing
-        mentioned; the background; the relation of two things mentioned one after the other. 0
-        where the caption does not say, else one more than the place among the question's options.
+        int64 (question,): thing, colour, size and fill of each that is `ASKED` for, the first,
+        second and third mentioned and those that are said to be left, right, above, below, inside
+        or around of another; then the background. 0 where the caption does not say, else one more
+        than the place among the question's options.
 
     Example:
-        >>> [QUESTIONS[q][a - 1] for q, a in enumerate(meaning(scene(20))) if a]  # doctest: +SKIP
+        >>> [QUESTIONS[q][a - 1] for q, a in enumerate(meaning(scene(20))) if a]
         ['house', 'red', 'small']
     """
     stated = statement(scene)
     words = (w for w in scene.words if w.role != "relation")
-    mentioned = list(dict.fromkeys(k for w in words for k in w.objects))
-    said: list = [value for k in mentioned for value in stated.things[k][: len(ATTRIBUTES)]]
-    said += [None] * (_MOST * len(ATTRIBUTES) - len(said))
-    said += [stated.background, None]
+    mentioned = dict(enumerate(dict.fromkeys(k for w in words for k in w.objects)))
+    placed = {}
     if stated.relation is not None:
         first, relation, second = stated.relation
-        i, j = mentioned.index(first), mentioned.index(second)
-        said[-1] = (i, relation) if i < j else (j, _OTHER_WAY[relation])
+        placed = {relation: first, _OTHER[relation]: second}
+    which = {**mentioned, **placed}
+    said = [
+        getattr(stated.things[which[asked]], role) if asked in which else None
+        for asked in ASKED
+        for role in ATTRIBUTES
+    ]
     return np.array(
-        [0 if v is None else 1 + o.index(v) for o, v in zip(QUESTIONS, said, strict=True)]
+        [
+            0 if value is None else 1 + options.index(value)
+            for options, value in zip(QUESTIONS, [*said, stated.background], strict=True)
+        ]
     )
