@@ -3,6 +3,8 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores: one thread each
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import matplotlib  # noqa: E402
 

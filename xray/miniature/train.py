@@ -52,6 +52,7 @@ from xray.taps import Tap
 from xray.tokenizer import Tokenizer, train_merges
 
 STAGES = ("tokenizer", "autoencoder", "latents", "text", "diffusion", "export")
+LAYOUT = 700  # the timestep from which on what stands where is not yet to be seen
 TIMED = ("autoencoder", "text", "diffusion")
 
 
@@ -290,8 +291,10 @@ def train_diffusion(out: Path, budget: Budget, seed: int) -> None:
         for step in _count(start):
             random = np.random.default_rng([seed, 3, step])
             chosen = random.integers(0, len(latents), n)
-            # Stratified timesteps: each batch covers the whole schedule.
-            t = ((np.arange(n) + random.random(n)) * (1000 / n)).astype(int)
+            # Stratified timesteps: each batch covers the whole schedule. Half of it is where layout
+            # is decided; spread evenly, 440,000 samples did not teach left from right.
+            t = np.interp((np.arange(n) + random.random(n)) / n, (0, 0.5, 1), (0, LAYOUT, 1000))
+            t = t.astype(int)
             tokens = np.where(random.random((n, 1)) < 0.1, empty, ids[chosen])
             noise = random.standard_normal((n, 16, 16, 4)).astype(np.float32)
             x0 = latents[chosen].astype(np.float32)
