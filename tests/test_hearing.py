@@ -1,0 +1,81 @@
+"""Which words a network hears: known errors give known rises."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import xray
+from xray.miniature.captions import WORDS, words_of
+from xray.miniature.hearing import heard, otherwise
+from xray.miniature.scenes import INVERSE, scene
+from xray.samplers import NoiseSchedule
+from xray.tokenizer import Tokenizer, train_merges
+
+SCENES = [scene(k, objects=(2,)) for k in range(40)]
+TIMESTEPS = (100.0, 901.0)
+
+
+@pytest.fixture(scope="module")
+def vocabulary():
+    return Tokenizer(train_merges([s.caption for s in SCENES], 200), length=60)
+
+
+def listener(vocabulary, surprising):
+    """A model of grey pictures whose error is 1, and 1.5 with captions that surprise it."""
+    schedule = NoiseSchedule()
+    known = {tuple(vocabulary.ids(caption)) for caption in surprising}
+
+    def unet(x, embedding, context):
+        alpha = schedule.alphas_cumprod[int(embedding[0, 0])]
+        error = [1.5 if tuple(row) in known else 1.0 for row in context]
+        return x / np.sqrt(1 - alpha) + np.sqrt(error)[:, None, None, None]
+
+    return SimpleNamespace(
+        tokenizer=vocabulary,
+        schedule=schedule,
+        architecture=SimpleNamespace(prediction="epsilon"),
+        encode=lambda pictures: SimpleNamespace(values=np.zeros((len(pictures), 16, 16, 4))),
+        text=lambda ids: ids,
+        timestep_embedding=lambda t: np.array([t]),
+        unet=unet,
+    )
+
+
+def test_only_what_is_heard_raises_the_error(vocabulary):
+    surprising = [otherwise(s, "relation", 5 + i) for i, s in enumerate(SCENES)]
+    model = listener(vocabulary, [c for c in surprising if c is not None])
+    found = heard(model, SCENES, TIMESTEPS, seed=5)
+    assert found["relation"].scenes == sum(c is not None for c in surprising)
+    for role in found.keys() - {"relation"}:
+        np.testing.assert_allclose(found[role].rise, 0, atol=1e-5)
+    np.testing.assert_allclose(found["relation"].rise, 0.5, rtol=1e-4)
+    np.testing.assert_allclose(found["relation"].error, 0, atol=1e-5)
+
+
+def test_one_word_is_changed_to_one_that_means_something_else():
+    for s in SCENES:
+        for role in WORDS:
+            changed = otherwise(s, role, 0)
+            if changed is None:
+                assert role not in {w.role for w in s.words} or role in ("fill", "background")
+                continue
+            before, after = words_of(s.caption), words_of(changed)
+            (place,) = (
+                k
+                for k, (a, b) in enumerate(zip(before, after, strict=True))
+                if a != b and a not in ("a", "an")
+            )
+            assert s.words[place].role == role
+            assert after[place] not in WORDS[role].get(s.words[place].value, ())
+
+
+def test_left_is_exchanged_for_right():
+    s = next(s for s in SCENES if s.relation and s.relation[1] == "left of")
+    assert INVERSE["left of"] == "right of"
+    assert otherwise(s, "relation", 0) == s.caption.replace("left", "right")
+
+
+def test_what_ships_hears_colours():
+    found = heard(xray.load("mini"), SCENES[:16], (500.0,), seed=0)["colour"]
+    assert found.rise[0] > 5 * found.error[0]
