@@ -270,7 +270,7 @@ def test_the_whole_evaluation_of_an_untrained_miniature(tmp_path, tiny):
 
     out, judge = tmp_path / "out", tmp_path / "judge.safetensors"
     common = [*chosen, "--judge", str(judge), "--out", str(out)]
-    main([*common, "--quick", "--parts", "synonyms", "attention"])
+    main([*common, "--quick", "--parts", "synonyms", "hearing", "attention"])
     main([*common, "--quick", "--parts", "judge", "autoencoder", "pictures"])
     main([*common, "--quick", "--parts", "guidance", "diversity"])
     report = json.loads((out / "evaluation.json").read_text())
@@ -280,4 +280,5 @@ def test_the_whole_evaluation_of_an_untrained_miniature(tmp_path, tiny):
     assert rows["attention of thing words: IoU"]["figure"] < 0.5
     table = (out / "evaluation.md").read_text()
     assert "| unet/mid/attn.0 |" in table and "timestep 900" in table
+    assert "| colour | " in table and "±" in table
     assert {p.name for p in out.iterdir()} >= {"pictures.png", "guidance.png", "evaluation.md"}

@@ -16,7 +16,7 @@ made in several runs (``--parts``):
 - ``attention``: whether words attend to the pixels that they speak of.
 - ``diversity``: whether seeds give different pictures.
 
-Captions are never ones that the training scenes had. Every scene and every noise comes from
+Captions are never ones that training had. Every scene and every noise comes from
 ``--seed``.
 """
 

@@ -292,7 +292,7 @@ def train_diffusion(out: Path, budget: Budget, seed: int) -> None:
             random = np.random.default_rng([seed, 3, step])
             chosen = random.integers(0, len(latents), n)
             # Stratified timesteps: each batch covers the whole schedule. Half of it is where layout
-            # is decided; spread evenly, 440,000 samples did not teach left from right.
+            # is decided; spread evenly, 400,000 samples did not teach left from right.
             t = np.interp((np.arange(n) + random.random(n)) / n, (0, 0.5, 1), (0, LAYOUT, 1000))
             t = t.astype(int)
             tokens = np.where(random.random((n, 1)) < 0.1, empty, ids[chosen])
