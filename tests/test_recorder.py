@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import subprocess
 import sys
 import threading
@@ -126,10 +127,11 @@ def test_the_next_step_waits_rather_than_queueing_a_second(tmp_path, monkeypatch
 
 def test_memory_does_not_grow_with_the_number_of_steps(tmp_path):
     spec = SiteSpec(("y", "x"), (512, 256), "float16", per_step=True)
+    number = itertools.count()
 
     def peak(steps: int) -> int:
         head = Header(range(steps), range(steps), {"unet/out": spec})
-        recorder = StoreRecorder(tmp_path / f"{steps}.zarr", head)
+        recorder = StoreRecorder(tmp_path / f"{next(number)}.zarr", head)
         tracemalloc.start()
         for step in range(steps):
             recorder.write("unet/out", np.full(spec.shape, step, spec.dtype), step)
@@ -140,10 +142,10 @@ def test_memory_does_not_grow_with_the_number_of_steps(tmp_path):
         return peak
 
     peak(5)  # imports and caches
-    short, long = peak(50), peak(500)
+    short = peak(50)
     assert short >= 2 * spec.nbytes, "the measure must see the arrays"
-    # How many are under way at once is the threads' affair; 450 more steps are 450 more arrays.
-    assert long < short + 10 * spec.nbytes
+    # How many arrays are under way at once varies from run to run; what grows does so in every run.
+    assert min(peak(500) for _ in range(3)) < short + spec.nbytes
 
 
 # --- a full disk ---------------------------------------------------------------------------

@@ -210,8 +210,15 @@ def _keep(own: Own, key: str, variable: Any) -> None:
     if own.read is None:
         own.kept[key] = lambda: values
         return
-    shape, dtype, read = values.shape, values.dtype, own.read
-    own.kept[key] = lambda: read(key, shape).astype(dtype)
+    digest, shape, dtype, read = _digest(values), values.shape, values.dtype, own.read
+
+    def again() -> np.ndarray:
+        values = read(key, shape).astype(dtype)
+        if _digest(values) != digest:  # a file can be exchanged under the same size and date
+            raise ValueError(f"{key} is not what was loaded: the model's files have changed")
+        return values
+
+    own.kept[key] = again
 
 
 def _added(adapter: Adapter, key: str, values: np.ndarray) -> np.ndarray:
@@ -234,6 +241,10 @@ def _restore(model: Generator, adapters: list[Adapter], keys: Iterable[str]) -> 
         kernels[key].assign(values)
         if not merged:
             del model.own.kept[key]
+
+
+def _digest(values: np.ndarray) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(values)).digest()
 
 
 # ---------------------------------------------------------------------------------- the model

@@ -95,7 +95,10 @@ def unchanged(path: Path, read: Callable[[], np.ndarray]) -> Callable[[], np.nda
 
     def checked() -> np.ndarray:
         if _stamp(path) != before:
-            raise ValueError(f"{path} was changed or removed after it was opened: load it again")
+            raise ValueError(
+                f"the model's files have changed: {path} was changed or removed after it was "
+                "opened; load the model again"
+            )
         return read()
 
     return checked

@@ -78,7 +78,7 @@ def fit(
     curve = folder / "loss.csv"
     report = Report(folder.name, curve)
     saved, losses = time.monotonic(), []
-    before = None  # when the last step ended; tracing, which the first waits for, is not training
+    before = None  # when the last step ended
     with ThreadPoolExecutor(1) as pool:
         stream = batches(done["steps"])
         following = pool.submit(next, stream)
@@ -97,9 +97,11 @@ def fit(
                 )
             done["steps"] += 1
             done["samples"] += len(batch[0])
+            # Tracing, which the first step waits for, is not training; nor is it when the process
+            # is stopped or the laptop sleeps.
+            before = before or time.monotonic()
             now = time.monotonic()
-            # A process that was stopped, or a laptop that slept, was not training meanwhile.
-            done["seconds"] += min(now - (before or now), LONGEST_STEP)
+            done["seconds"] += min(now - before, LONGEST_STEP)
             before = now
             if len(losses) == 50:
                 report(done["samples"], float(np.mean(losses)), fraction, done["seconds"])
