@@ -7,8 +7,8 @@ import pytest
 
 import xray
 from xray.miniature.captions import WORDS, words_of
-from xray.miniature.hearing import heard, otherwise
-from xray.miniature.scenes import INVERSE, scene
+from xray.miniature.hearing import heard
+from xray.miniature.scenes import INVERSE, reworded, scene
 from xray.samplers import NoiseSchedule
 from xray.tokenizer import Tokenizer, train_merges
 
@@ -43,7 +43,9 @@ def listener(vocabulary, surprising):
 
 
 def test_only_what_is_heard_raises_the_error(vocabulary):
-    surprising = [otherwise(s, "relation", 5 + i) for i, s in enumerate(SCENES)]
+    surprising = [
+        reworded(s, [5 + i, 2], same=False, role="relation") for i, s in enumerate(SCENES)
+    ]
     model = listener(vocabulary, [c for c in surprising if c is not None])
     found = heard(model, SCENES, TIMESTEPS, seed=5)
     assert found["relation"].scenes == sum(c is not None for c in surprising)
@@ -56,7 +58,7 @@ def test_only_what_is_heard_raises_the_error(vocabulary):
 def test_one_word_is_changed_to_one_that_means_something_else():
     for s in SCENES:
         for role in WORDS:
-            changed = otherwise(s, role, 0)
+            changed = reworded(s, [0], same=False, role=role)
             if changed is None:
                 assert role not in {w.role for w in s.words} or role in ("fill", "background")
                 continue
@@ -73,7 +75,7 @@ def test_one_word_is_changed_to_one_that_means_something_else():
 def test_left_is_exchanged_for_right():
     s = next(s for s in SCENES if s.relation and s.relation[1] == "left of")
     assert INVERSE["left of"] == "right of"
-    assert otherwise(s, "relation", 0) == s.caption.replace("left", "right")
+    assert reworded(s, [0], same=False, role="relation") == s.caption.replace("left", "right")
 
 
 def test_what_ships_hears_colours():

@@ -19,9 +19,9 @@ import xarray
 
 from xray.generator import Generator
 from xray.miniature.metrics import centre_blob, overlap, pointing
-from xray.miniature.scenes import SIDE, Scene, image, render
+from xray.miniature.noised import noised
+from xray.miniature.scenes import SIDE, Scene, render
 from xray.recorder import MemoryRecorder
-from xray.samplers import initial_noise
 from xray.store import Header, SiteSpec
 from xray.trace import Trace
 from xray.wordmaps import WEIGHTS, cross_layers, word_maps
@@ -55,13 +55,11 @@ def denoised_once(
     """
     tokens = [model.tokenizer.tokens(s.caption) for s in scenes]
     context = model.text(np.array([[t.id for t in row] for row in tokens], np.int32))
-    x0 = model.encode(np.stack([image(s) for s in scenes])).values
-    noise = np.stack([initial_noise(seed + i, x.shape) for i, x in enumerate(x0)])
-    weights = []
-    for timestep in timesteps:
-        x = model.schedule.add_noise(x0, noise, timestep)
-        embedding = np.tile(model.timestep_embedding(timestep), (len(x), 1))
-        weights.append(model.unet.record([f"unet/**{WEIGHTS}"], x, embedding, context)[1])
+    _, seen = noised(model, scenes, timesteps, seed)
+    weights = [
+        model.unet.record([f"unet/**{WEIGHTS}"], one.latents, one.embedding, context)[1]
+        for one in seen
+    ]
     keys = ("text", "word", "word_index")
     attrs = {
         "model": model.name,

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from xray.generator import Generator
-from xray.miniature.captions import WORDS, alternatives, pick, replace_word
-from xray.miniature.scenes import Scene, image
-from xray.samplers import initial_noise
+from xray.miniature.captions import WORDS
+from xray.miniature.noised import noised
+from xray.miniature.scenes import Scene, reworded
 
 
 class Heard(NamedTuple):
@@ -40,17 +40,14 @@ def heard(
         timesteps: how far they are noised.
         seed: of the noise, that of seed + i for scene i, and of which word is changed to which.
     """
-    x0 = model.encode(np.stack([image(s) for s in scenes])).values
-    noise = np.stack([initial_noise(seed + i, x.shape) for i, x in enumerate(x0)])
-
-    noised = [model.schedule.add_noise(x0, noise, t) for t in timesteps]
+    noise, seen = noised(model, scenes, timesteps, seed)
 
     def errors(captions: Sequence[str]) -> np.ndarray:
         """Mean squared error of each scene at each timestep, (timestep, scene)."""
         context = model.text(np.array([model.tokenizer.ids(c) for c in captions], np.int32))
         found = []
-        for t, x in zip(timesteps, noised, strict=True):
-            output = model.unet(x, np.tile(model.timestep_embedding(t), (len(x), 1)), context)
+        for t, x, embedding in seen:
+            output = model.unet(x, embedding, context)
             told = model.schedule.to_noise(model.architecture.prediction, output, x, t)
             found.append(np.mean((told - noise) ** 2, axis=(1, 2, 3)))
         return np.stack(found)
@@ -58,7 +55,7 @@ def heard(
     own = errors([s.caption for s in scenes])
     results = {}
     for role in WORDS:
-        changed = [otherwise(s, role, seed + i) for i, s in enumerate(scenes)]
+        changed = [reworded(s, [seed + i, 2], same=False, role=role) for i, s in enumerate(scenes)]
         chosen = [i for i, caption in enumerate(changed) if caption is not None]
         if not chosen:
             continue
@@ -68,22 +65,3 @@ def heard(
         spread = rises.std(axis=1) / np.sqrt(len(chosen))
         results[role] = Heard(rises.mean(axis=1) / usual, spread / usual, len(chosen))
     return results
-
-
-def otherwise(scene: Scene, role: str, seed: int) -> str | None:
-    """The caption with one word of a role replaced by one that means something else.
-
-    None if the caption has no such word.
-
-    Example:
-        >>> otherwise(scene(20), "size", 0)  # of "a small red house"   # doctest: +SKIP
-        'a huge red house'
-    """
-    random = np.random.default_rng([seed, 2]).random
-    options = [
-        (index, word)
-        for index, said in enumerate(scene.words)
-        if said.role == role
-        for word in alternatives(said, same=False)
-    ]
-    return replace_word(scene.caption, *pick(random, options)) if options else None

@@ -11,17 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from xray.miniature.captions import WORDS
-from xray.miniature.scenes import Scene
+from xray.miniature.scenes import INVERSE, Scene
 from xray.miniature.scoring import ATTRIBUTES, statement
 
 _MOST = 3  # things of a scene
-_OTHER = {  # where the second of two things is, if the first is there
-    "left of": "right of",
-    "right of": "left of",
-    "above": "below",
-    "below": "above",
-    "inside": "around",
-}
+# Where the second of two things is, if the first is there.
+_OTHER = {**INVERSE, "inside": "around"}
 ASKED: tuple[int | str, ...] = (*range(_MOST), *_OTHER, "around")  # which thing is asked for
 # Answer 0 of every question is "the caption does not say".
 QUESTIONS: tuple[tuple[str, ...], ...] = (

@@ -415,10 +415,36 @@ def caption_pairs(seed: int, *, same: bool, split: str = "any") -> Iterator[tupl
     """
     while True:
         original = scene(seed, split=split)
-        random = np.random.Generator(np.random.PCG64([seed, 1])).random
-        options = [(k, alternatives(w, same=same)) for k, w in enumerate(original.words)]
-        options = [(k, words) for k, words in options if words]
-        if options:
-            position, words = pick(random, options)
-            yield original.caption, replace_word(original.caption, position, pick(random, words))
+        other = reworded(original, [seed, 1], same=same)
+        if other is not None:
+            yield original.caption, other
         seed += 1
+
+
+def reworded(
+    scene: Scene, seed: Sequence[int], *, same: bool, role: str | None = None
+) -> str | None:
+    """The scene's caption with one word replaced: by a synonym, or by one that means another thing.
+
+    Args:
+        seed: of which word is replaced by which.
+        same: True for a synonym.
+        role: of the word; any word's without.
+
+    Returns:
+        None if the caption has no word that can be replaced so.
+
+    Example:
+        >>> reworded(scene(20), [0], same=False, role="size")  # of "a small red house"
+        'a large red house'
+    """
+    random = np.random.Generator(np.random.PCG64(seed)).random
+    options = [
+        (index, words)
+        for index, said in enumerate(scene.words)
+        if role in (None, said.role) and (words := alternatives(said, same=same))
+    ]
+    if not options:
+        return None
+    index, words = pick(random, options)
+    return replace_word(scene.caption, index, pick(random, words))

@@ -23,7 +23,7 @@ import contextlib
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -144,8 +144,7 @@ def train_autoencoder(out: Path, budget: Budget, seed: int) -> None:
     encoder, decoder = build_encoder(MINI), build_decoder(MINI)
     set_numerics("reference", encoder, decoder)
     net = {**variables("encoder", encoder), **variables("decoder", decoder)}
-    if budget.start:
-        assign(net, _weights(budget.start))
+    _begin(net, budget)
 
     def loss(pixels: Any, noise: Any) -> Any:
         forward.encoder(encoder, pixels, tap := _Keep("encoder/moments"))
@@ -168,15 +167,7 @@ def train_autoencoder(out: Path, budget: Budget, seed: int) -> None:
             pixels = np.stack(crops).astype(np.float32) / 127.5 - 1.0
             yield pixels, random.standard_normal((n, 8, 8, 4)).astype(np.float32)
 
-    fit(
-        out / "autoencoder",
-        net,
-        loss,
-        batches,
-        minutes=budget.autoencoder_minutes,
-        checkpoint_minutes=budget.checkpoint_minutes,
-        learning_rate=2e-3,
-    )
+    _fit(out / "autoencoder", net, loss, batches, budget)
 
 
 def encode_scenes(out: Path, budget: Budget, seed: int) -> None:
@@ -225,8 +216,7 @@ def train_text(out: Path, budget: Budget, seed: int) -> None:
     answer = keras.layers.Dense(sum(ANSWERS), name="answer")
     answer.build((None, MINI.text_width))
     net = {**variables("text", text), "answer/kernel": answer.kernel, "answer/bias": answer.bias}
-    if budget.start:
-        assign(variables("text", text), _weights(budget.start))
+    _begin(variables("text", text), budget)
     end = tokenizer.ids("")[-1]
 
     def loss(tokens: Any, truth: Any) -> Any:
@@ -248,15 +238,7 @@ def train_text(out: Path, budget: Budget, seed: int) -> None:
             tokens = np.array([tokenizer.ids(s.caption) for s in scenes], np.int32)
             yield tokens, np.stack([meaning(s) for s in scenes])
 
-    fit(
-        out / "text",
-        net,
-        loss,
-        batches,
-        minutes=budget.text_minutes,
-        checkpoint_minutes=budget.checkpoint_minutes,
-        learning_rate=2e-3,
-    )
+    _fit(out / "text", net, loss, batches, budget)
 
 
 def train_diffusion(out: Path, budget: Budget, seed: int) -> None:
@@ -266,8 +248,7 @@ def train_diffusion(out: Path, budget: Budget, seed: int) -> None:
     text, unet = build_text_encoder(arch), build_unet(arch)
     set_numerics("reference", text, unet)
     net = {**variables("text", text), **variables("unet", unet)}
-    if budget.start:
-        assign(net, _weights(budget.start))
+    _begin(net, budget)
     if (out / "text").exists():
         assign(variables("text", text), averages(out / "text"))
     data = load_file(out / "latents.safetensors")
@@ -300,15 +281,7 @@ def train_diffusion(out: Path, budget: Budget, seed: int) -> None:
             x0 = latents[chosen].astype(np.float32)
             yield x0, noise, alphas_cumprod[t], embeddings[t], tokens.astype(np.int32)
 
-    fit(
-        out / "diffusion",
-        net,
-        loss,
-        batches,
-        minutes=budget.diffusion_minutes,
-        checkpoint_minutes=budget.checkpoint_minutes,
-        learning_rate=2e-3,
-    )
+    _fit(out / "diffusion", net, loss, batches, budget)
 
 
 def export(out: Path, budget: Budget, seed: int) -> None:
@@ -336,6 +309,20 @@ def export(out: Path, budget: Budget, seed: int) -> None:
     print(f"export: {model.parameters:,} parameters in {out / 'mini'}")
 
 
+def _fit(
+    folder: Path, net: dict[str, Any], loss: Callable, batches: Callable, budget: Budget
+) -> None:
+    fit(
+        folder,
+        net,
+        loss,
+        batches,
+        minutes=getattr(budget, f"{folder.name}_minutes"),
+        checkpoint_minutes=budget.checkpoint_minutes,
+        learning_rate=2e-3,
+    )
+
+
 class _Keep(Tap):
     """A tap that hands out one site's tensor as it passes."""
 
@@ -349,8 +336,9 @@ class _Keep(Tap):
         return x
 
 
-def _weights(model: Path) -> dict[str, np.ndarray]:
-    return load_file(model / "weights.safetensors")
+def _begin(net: dict[str, Any], budget: Budget) -> None:
+    if budget.start:
+        assign(net, load_file(budget.start / "weights.safetensors"))
 
 
 def _scaling_factor(latents: Path) -> float:
