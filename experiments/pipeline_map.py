@@ -7,9 +7,11 @@ U-Net twice in each step, and the others once.
 How to read it: figures/map.png draws the networks to scale: a block is as wide as it has channels
 and as high as its grid; lines over the U are the skip connections. figures/costs.png has a bar for
 each block: where parameters are, there is little to compute, and the other way round. blocks.csv
-has the numbers. Multiply-adds are those of convolutions and matrix products. Memory is that of the
-tensors alive at once, in the order of the code and without weights or the operations' own working
-space; the process takes more. Each block is timed alone, as a function of its own.
+has the numbers. Multiply-adds are those of convolutions and matrix products. Convolutions are
+counted and timed by their definition; elsewhere large ones go by Winograd's algorithm, which
+multiplies less. Memory is that of the tensors alive at once, in the order of the code and without
+weights or the operations' own working space; the process takes more. Each block is timed alone, as
+a function of its own.
 """
 
 from typing import Annotated
@@ -36,7 +38,7 @@ def main(
     overwrite: options.Overwrite = False,
 ) -> None:
     with experiment("pipeline_map", out, overwrite=overwrite, svg=svg) as this:
-        model = this.load(name, weights=None)
+        model = this.load(name, weights=None, exact=True)
         from xray.progress import bar
         from xray.studies import pipeline_map as study
         from xray.studies.pipeline_map_figures import figures

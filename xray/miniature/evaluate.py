@@ -97,10 +97,9 @@ class Sizes:
         words: scenes whose words are changed, and whose words' attention is graded; a third as
             many fix its threshold.
         seeds: for diversity.
-        pictured: scenes that diffusion was trained on, whose captions are avoided; by default
-            those of the shipped weights.
-        described: captions that the text encoder was taught with, which are avoided too; the
-            shipped one was taught with none.
+        pictured: scenes that diffusion was trained on, whose captions are avoided; by default,
+            as with `described`, those of the shipped weights.
+        described: captions that the text encoder was taught with, which are avoided too.
     """
 
     captions: int = 1000
@@ -108,8 +107,8 @@ class Sizes:
     scenes: int = 1000
     words: int = 200
     seeds: int = 64
-    pictured: int = 60_000
-    described: int = 0
+    pictured: int = 100_000
+    described: int = 321_536
 
 
 QUICK = Sizes(captions=8, curve=4, scenes=16, words=3, seeds=4, pictured=0, described=0)
