@@ -128,7 +128,7 @@ def test_the_script_writes_the_table_and_the_figures(monkeypatch, tmp_path, mode
     assert "unet/mid/attn.0" in result.stdout
 
 
-def test_no_weights_are_asked_for(monkeypatch, tmp_path, model):
+def test_no_weights_are_asked_for_and_convolutions_are_by_definition(monkeypatch, tmp_path, model):
     asked = []
     monkeypatch.setattr(
         Experiment, "load", lambda self, *name, **how: asked.append((*name, how)) or model
@@ -137,7 +137,7 @@ def test_no_weights_are_asked_for(monkeypatch, tmp_path, model):
     assert "--download" not in CliRunner().invoke(app, ["--help"]).stdout
     arguments = ["--model", "sd-v1-4", "--repeats", "0", "--out", str(tmp_path / "run")]
     assert CliRunner().invoke(app, arguments).exit_code == 0
-    assert asked == [("sd-v1-4", {"weights": None})]
+    assert asked == [("sd-v1-4", {"weights": None, "exact": True})]
 
 
 def test_bad_sizes_and_models_are_refused(monkeypatch, tmp_path, model):
