@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import huggingface_hub.constants
 import numpy as np
 import pytest
+from huggingface_hub.utils import close_session, get_session
 from test_checkpoint_forms import assert_same_weights, into
 from test_checkpoints import weights_of
 
@@ -167,6 +168,16 @@ def test_what_the_hub_does_not_have_is_said_with_its_address(server):
     server.server_close()
     with pytest.raises(ConnectionError, match=f"{WHOLE} cannot be fetched"):
         xray.load(WHOLE, download=True)
+
+
+def test_a_client_that_another_thread_closed_is_a_lost_connection(server):
+    """Threads share one, and the library closes it when one of them finds no connection."""
+    get_session().close()
+    try:
+        with pytest.raises(ConnectionError, match=f"{WHOLE} cannot be fetched .*has been closed"):
+            xray.load(WHOLE, download=True)
+    finally:
+        close_session()
 
 
 def test_a_path_that_exists_is_no_name_of_the_hub(tmp_path, monkeypatch):

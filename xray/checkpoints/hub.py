@@ -79,14 +79,19 @@ def fetch(
     try:
         snapshot_download(name, allow_patterns=_wanted(parts, variant))
     except Exception as error:
-        # Others than the Hub's own are httpx's or httpx2's, by the release of huggingface_hub.
-        if not isinstance(error, HfHubHTTPError) and not type(error).__module__.startswith("httpx"):
+        if not _lost_connection(error) and not isinstance(error, HfHubHTTPError):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ConnectionError(
             f"{address} cannot be fetched ({reason}); what has come is kept. Is the name right? "
             "Where its owner asks for consent, give it on that page, and then run hf auth login"
         ) from error
+
+
+def _lost_connection(error: Exception) -> bool:
+    # Those of httpx or httpx2, by the release of huggingface_hub. Files come in several threads;
+    # where one finds no connection, the library closes the client that all of them share.
+    return type(error).__module__.startswith("httpx") or "client has been closed" in str(error)
 
 
 def _wanted(parts: Sequence[str], variant: str | None) -> list[str]:
