@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import xray
 from xray import edits
 from xray.edits import NAMED
+from xray.samplers import SAMPLERS
 from xray.taps import Context, EditError, SiteError, edit, observe
 
 PROMPT = "a red star above a blue moon"
@@ -73,6 +74,16 @@ def test_noise_is_in_proportion_and_fixed_by_its_seed():
     np.testing.assert_allclose(noise(1.0, 7), 2 * noise(0.5, 7), atol=1e-5)
     assert abs(np.corrcoef(noise(0.5, 7).ravel(), noise(0.5, 8).ravel())[0, 1]) < 0.05
     assert not noise(0.0, 7).any()
+
+
+def test_noise_of_an_image_does_not_depend_on_its_batch():
+    x = normal(0, 3, 8, 8, 4) * np.float32([1, 100, 5]).reshape(3, 1, 1, 1)
+    asked = {"context": context("unet/out"), "amount": 0.5, "seed": 7}
+    together = edits.add_noise(tf.constant(x), **asked).numpy()
+    for i in range(3):
+        np.testing.assert_allclose(
+            together[i], edits.add_noise(tf.constant(x[i : i + 1]), **asked)[0], rtol=1e-6
+        )
 
 
 @pytest.mark.parametrize(
@@ -286,6 +297,31 @@ def test_the_samplers_own_arrays_are_edited_between_steps(model, plain, site):
     assert not same(edited, plain, "sampler/latent", step=2)
 
 
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_an_edited_denoised_counts_as_what_the_network_said(model, sampler):
+    asked = {
+        "sampler": sampler,
+        "steps": 3,
+        **({} if SAMPLERS[sampler].eta is None else {"eta": 0}),
+    }
+    edited = run(model, edit("sampler/denoised", edits.zero, steps=[2]), **asked)
+    plain = run(model, **asked)
+    latents = (trace.sel("sampler/latent", step=2).values for trace in (edited, plain))
+    np.testing.assert_array_equal(*latents)  # NaN where a step evaluates but once
+    assert not same(edited, plain, "sampler/out")
+    unchanged = run(model, edit("sampler/denoised", edits.scale, factor=1.0), **asked)
+    assert same(unchanged, plain, "sampler/out")
+
+
+def test_ddim_and_euler_stay_one_path_when_their_estimate_is_edited(model):
+    half = edit("sampler/denoised", edits.scale, factor=0.5, steps=[1])
+    ddim, euler = (
+        run(model, half, sampler=s, steps=3, spacing="trailing")["sampler/out"].values
+        for s in ("ddim", "euler")
+    )
+    np.testing.assert_allclose(ddim, euler, atol=1e-4 * ddim.std())
+
+
 def test_an_edited_branch_counts_in_the_guidance(model, plain):
     edited = run(model, edit("sampler/noise_uncond", edits.replace, value=0.0), steps=1)
     cond = edited["sampler/noise_cond"].values
@@ -305,6 +341,17 @@ def test_the_noise_that_is_put_back_can_be_edited(model):
     edited = run(model, edit("sampler/added_noise", edits.zero), eta=0.5)
     assert not edited["sampler/added_noise"].values.any()
     assert not same(edited, run(model, eta=0.5), "sampler/out")
+
+
+def test_an_edit_of_the_noise_that_is_put_back_is_told_the_steps_timestep(model):
+    told = []
+
+    def look(x, context):
+        told.append((int(context.step), float(context.timestep)))
+        return x
+
+    trace = run(model, edit("sampler/added_noise", look), eta=0.5)
+    assert told == list(zip(trace.steps, trace.timesteps, strict=True))[: len(told)] and told
 
 
 def test_a_function_of_ones_own_works_on_numpy_arrays(model, plain):
@@ -347,6 +394,19 @@ def test_a_nan_ends_the_run_naming_site_and_step(model):
     trace = raised.value.trace
     assert (trace.status, trace.steps) == ("failed", [0])
     assert SKIP in trace.reason and "step 1" in trace.reason
+
+
+@pytest.mark.parametrize(
+    ("fn", "params", "message"),
+    [
+        (edits.scale_heads, {"heads": [0], "factor": 0.0}, "no head axis"),
+        (edits.replace, {"value": np.zeros(3)}, "failed"),
+        (edits.uniform, {}, "no attention weights"),
+    ],
+)
+def test_what_cannot_be_done_between_steps_is_said_before_the_first(model, fn, params, message):
+    with pytest.raises(EditError, match=f"sampler/noise .*{message}"):
+        model.plan(PROMPT, steps=3, edit=edit("sampler/noise", fn, steps=[2], **params))
 
 
 def test_a_nan_between_the_steps_names_site_and_step(model):

@@ -14,7 +14,7 @@ import xray
 from xray import edits, store
 from xray.generator import initial_noise
 from xray.samplers import NoiseSchedule, spaced_timesteps
-from xray.taps import SiteError, edit, observe
+from xray.taps import EditError, SiteError, edit, observe
 from xray.tokenizer import PromptTooLong
 
 PROMPT = "a red star above a blue moon"
@@ -235,7 +235,7 @@ def test_a_site_is_recorded_as_it_was_asked_for(model, whole):
     site = "unet/up.3/attn.0/cross/weights"
     np.testing.assert_array_equal(trace[site].values, whole[site].values[..., TOKENS])
     assert trace[site].coords["token"].values.tolist() == TOKENS
-    words = whole[site].coords["word"].values[TOKENS]
+    words = whole[site].coords["word"].values[:, TOKENS]
     assert trace[site].coords["word"].values.tolist() == words.tolist()
     site = "unet/up.3/attn.1/cross/weights"
     assert trace[site].dims == ("step", "branch", "image", "head", "token")
@@ -248,12 +248,49 @@ def test_a_site_is_recorded_as_it_was_asked_for(model, whole):
 
 def test_words_stand_where_their_tokens_are(model, whole):
     tokens = model.tokenizer.tokens(PROMPT)
-    words = whole[WEIGHTS].coords["word"].values.tolist()
-    assert words == [t.word for t in tokens]
+    weights = whole[WEIGHTS].sel(branch="cond")
+    assert weights.coords["word"].values.tolist() == [t.word for t in tokens]
     assert [w["word"] for w in whole.words] == PROMPT.split()
     star = [i for i, t in enumerate(tokens) if t.word == "star"]
-    mapped = whole[WEIGHTS].word("star").values
-    np.testing.assert_allclose(mapped, whole[WEIGHTS].values[..., star].sum(-1), rtol=1e-6)
+    np.testing.assert_allclose(
+        weights.word("star").values, weights.values[..., star].sum(-1), rtol=1e-6
+    )
+
+
+def test_words_are_those_of_each_branch_and_image(model, tmp_path):
+    prompts, negatives = ["a red star above a moon", "moon"], ["a blue fish", ""]
+    run = {"negative": negatives, "steps": 1, "record": ["text/out"]}
+    kept = model.generate(prompts, store=tmp_path / "run.zarr", **run)
+    for trace in (kept, xray.open(tmp_path / "run.zarr"), model.generate(prompts, **run)):
+        for branch, texts in (("cond", prompts), ("uncond", negatives)):
+            for i, text in enumerate(texts):
+                one = trace["text/out"].sel(branch=branch).isel(image=i)
+                alone = model.embed(text)
+                for name in ("word", "word_index"):
+                    assert one.coords[name].values.tolist() == alone.coords[name].values.tolist()
+                for word in set(text.split()) - {"a"}:
+                    near(one.word(word).values, alone.word(word).values[0])
+        with pytest.raises(ValueError, match=r"for each branch and image.*sel.*isel\(image=0\)"):
+            trace["text/out"].word("moon")
+        with pytest.raises(KeyError, match="no word 'star'.*moon"):
+            trace["text/out"].sel(branch="cond").isel(image=1).word("star")
+
+
+def test_words_of_equal_prompts_need_no_choice_of_image(model):
+    trace = model.generate(PROMPT, seed=[1, 2], guidance=1, steps=1, record=["text/out"])
+    assert trace["text/out"].coords["word"].dims == ("token",)
+    trace = model.generate(PROMPT, seed=[1, 2], steps=1, record=["text/out"])
+    assert trace["text/out"].coords["word"].dims == ("branch", "token")
+
+
+def test_what_was_given_as_an_embedding_has_no_words(model):
+    given = model.embed("a red star").values[0]
+    trace = model.generate([given, "moon"], guidance=1, steps=1, record=["text/out"])
+    first, second = (trace["text/out"].sel(branch="cond").isel(image=i) for i in range(2))
+    assert set(first.coords["word"].values) == {""} and set(first.coords["word_index"].values) == {
+        -1
+    }
+    assert second.coords["word"].values[1] == "moon"
 
 
 def test_a_trace_says_how_it_was_made(plain):
@@ -377,6 +414,22 @@ def test_an_embedding_in_place_of_its_text_is_the_same_run(model, plain):
     both = run(model, model.embed(PROMPT), negative=model.embed(""))
     near(both["sampler/latent"].values, plain["sampler/latent"].values)
     assert both.attrs["prompt"] == both.attrs["negative"] == ["<embedding>"]
+
+
+def test_the_text_encoders_inside_is_not_there_for_what_it_did_not_read(model):
+    given = model.embed("moon").values[0]
+    trace = run(model, [given, PROMPT], steps=1, record=["text/**"])
+    alone = run(model, PROMPT, steps=1, record=["text/**"])
+    for site in [s for s in trace.sites if s.startswith("text/layer")]:
+        cond = trace[site].sel(branch="cond").values
+        assert (
+            np.isnan(cond[0]).all() and np.isfinite(trace[site].sel(branch="uncond").values).all()
+        )
+        near(cond[1], alone[site].sel(branch="cond").values[0], 1e-3)
+    np.testing.assert_array_equal(trace["text/out"].sel(branch="cond").values[0], given)
+    with pytest.raises(ValueError, match="for branch 'cond', .* it was given as an embedding"):
+        model.plan([given], edit=edit("text/layer.0/out", edits.zero, branch="cond"))
+    model.plan([given, PROMPT], edit=edit("text/layer.0/out", edits.zero, branch="cond"))
 
 
 def test_an_embedding_given_is_recorded_to_the_bit(model):
@@ -617,6 +670,25 @@ def test_a_run_resumed_as_it_was_has_the_same_bits(model, asked):
         assert equal(rest, trace, "sampler/out", "image")
 
 
+def test_a_step_is_not_resumed_where_its_latent_would_not_be_the_same(model, plain):
+    scale = edit("sampler/latent", edits.scale, factor=0.9, steps=[1])
+    edited = run(model, edit=scale)
+    with pytest.raises(
+        ValueError, match="latent recorded at step 1 is what the edit .* made of it"
+    ):
+        model.resume(edited, 1)
+    assert equal(model.resume(edited, 1, edit=[]), edited, "sampler/out")  # it is edited already
+    assert equal(model.resume(edited, 2), edited, "sampler/out")
+    half = run(model, record=observe("sampler/latent", dtype="float16"))
+    with pytest.raises(xray.TraceError, match="recorded as float16 .* record it whole"):
+        model.resume(half, 1)
+    for change in ({"steps": 8}, {"spacing": "trailing"}, {"sampler": "dpmpp_2m"}):
+        with pytest.raises(ValueError, match="recorded latent has the noise of 334"):
+            model.resume(plain, 1, **change)
+    latent = plain.sel("sampler/latent", step=1).values
+    assert model.resume(plain, 1, steps=8, latent=latent).steps == list(range(1, 8))
+
+
 def test_a_run_can_be_resumed_with_something_changed(model, plain):
     other = model.resume(plain, 1, prompt=OTHER)
     assert equal(other, plain, "sampler/latent", step=1)
@@ -632,6 +704,18 @@ def test_a_run_can_be_resumed_with_something_changed(model, plain):
 
 def test_an_embedding_that_guidance_one_does_not_use_is_no_difference(model):
     assert model.replay(run(model, guidance=1, negative=model.embed(OTHER), record=HALF)).equal
+
+
+def test_a_replay_can_go_to_disk(model, plain, tmp_path):
+    again = plain.replay(model, store=tmp_path / "again.zarr")
+    assert again.equal and xray.open(tmp_path / "again.zarr").sites == plain.sites
+
+
+def test_a_replay_of_nothing_agrees_with_nothing(model):
+    broken = edit(SKIP, lambda x, context: x + np.nan)
+    with pytest.raises(EditError) as failed:
+        run(model, record=["sampler/latent"], edit=broken)
+    assert failed.value.trace.steps == [] and not model.replay(failed.value.trace, edit=[]).equal
 
 
 def test_a_text_can_be_any_text(model):
@@ -723,10 +807,52 @@ def test_a_latent_that_has_run_away_is_reported_not_painted(model):
     too_large = edit("sampler/noise", edits.scale, factor=3e38, steps=[0])
     with (
         np.errstate(all="ignore"),
-        pytest.raises(FloatingPointError, match="U-Net's output at step 1 .* holds NaN") as raised,
+        pytest.raises(
+            FloatingPointError, match="U-Net's output at step 1 .* holds .* NaN"
+        ) as raised,
     ):
         run(model, edit=too_large)
     assert (raised.value.trace.status, raised.value.trace.steps) == ("failed", [0])
+
+
+def test_a_picture_of_no_numbers_is_reported_not_painted_black(model, plain):
+    too_large = edit("decoder/conv_in/out", edits.scale, factor=1e38)
+    with pytest.raises(FloatingPointError, match="decoder's output holds .* NaN") as raised:
+        run(model, edit=too_large)
+    assert raised.value.trace.steps == [0, 1, 2] and "sampler/out" in raised.value.trace
+    with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match="decoder's output"):
+        model.decode(np.full_like(plain["sampler/out"].values, 1e38))
+
+
+def test_noise_levels_are_the_models_own(model, monkeypatch):
+    schedule = NoiseSchedule(beta_start=0.001, beta_end=0.02)
+    monkeypatch.setattr(model, "schedule", schedule)
+    for sampler in ("euler", "dpmpp_2m"):
+        found = model.plan(PROMPT, steps=5, sampler=sampler, spacing="karras").timesteps
+        levels = [schedule.sigma(t) ** (1 / 7) for t in found[:-1]]
+        np.testing.assert_allclose(np.diff(levels, 2), 0, atol=1e-6)  # they fall evenly
+    picture = np.zeros((64, 64, 3), np.float32)
+    latent, start = model.noised(picture, 0.5, steps=5, sampler="euler", spacing="karras")
+    noise = initial_noise(0, latent.shape[1:])
+    expected = schedule.add_noise(model.encode(picture).values, noise, found[start])
+    np.testing.assert_array_equal(latent, expected)
+
+
+@pytest.mark.parametrize(
+    ("part", "arrays", "message"),
+    [
+        ("text", np.full((1, 20), 1.7), "whole numbers 0 … .*, got 1.7"),
+        ("text", np.full((1, 20), 99999), "whole numbers 0 … .*, got 99999"),
+        ("text", np.full((1, 20), -1), "got -1"),
+        ("text", np.full((1, 20), np.nan), "got nan"),
+        ("text", np.zeros(20, int), r"must be \(n, length\), got shape \(20,\)"),
+        ("decoder", np.zeros((8, 8, 4)), r"a latent must be \(n, y, x, 4\) here, .*\(8, 8, 4\)"),
+        ("encoder", np.zeros((1, 64, 64, 4)), r"pixels must be \(n, y, x, 3\)"),
+    ],
+)
+def test_a_part_alone_refuses_what_it_cannot_read(model, part, arrays, message):
+    with pytest.raises(ValueError, match=message):
+        model.parts[part](arrays)
 
 
 # --- 8: bad input, said before any work ------------------------------------------------------
@@ -809,6 +935,8 @@ UNCLEAR = [
     ({"edit": SKIP}, "edit"),
     ({"record": [observe("text/out", tokens=[99])]}, "token"),
     ({"record": [observe("text/out", tokens=[-1])]}, "token"),
+    ({"record": [observe("sampler/out", mean="channel")]}, "sampler/out"),
+    ({"record": [observe("image", dtype="float16")]}, "image"),
 ]
 
 

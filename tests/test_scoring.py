@@ -106,6 +106,11 @@ def test_pairs_match_as_a_multiset():
     assert score(two, seen(thing("star", "blue"), thing("star", "red")))["pairs"] == (1, 1)
     result = score(two, seen(thing("star", "blue"), thing("star", "blue")))
     assert result["things"] == (2, 2) and result["colours"] == (1, 2)
+    # Nor do their sizes matter, by which they would be matched otherwise.
+    sized = asked(thing("star", "red", "small", "plain"), thing("star", "blue", "large", "plain"))
+    found = seen(thing("star", "blue", "small", "plain"), thing("star", "red", "large", "plain"))
+    result = score(sized, found)
+    assert result["pairs"] == (1, 1) and result["all right"] == (0, 1)
     # One star cannot stand for two.
     assert score(two, seen(thing("star", "red")))["things"] == (1, 2)
 

@@ -121,6 +121,7 @@ def test_many_sites_are_created_in_little_time(tmp_path):
         ({"dtype": object}, "object"),
         ({"coords": {"word": ("x", ["a", "b"])}}, "'word'"),
         ({"coords": {"word": ("token", ["a", "b", "c", "d"])}}, "'token'"),
+        ({"coords": {"word": (("image", "x"), [["a", "b"]])}}, "'image', 'x'"),
     ],
 )
 def test_a_spec_that_cannot_be_stored_is_refused(change, message):

@@ -407,6 +407,11 @@ def test_reductions_equal_numpys_along_named_dims(values, data):
 def test_reductions_leave_nan_out_and_do_not_overflow():
     half = DebugTensor(np.full((1000, 2), 1000, np.float16), ("step", "x"))
     assert half.sum() == 2e6 and half.norm() == pytest.approx(1000 * 2000**0.5)
+    values = np.linspace(-1, 1, 4096) / 3000 + 1 / 4096
+    for scale in (1, 2**20):  # whose squares are nothing, and infinite, in half precision
+        half = DebugTensor((values * scale).astype(np.float16), ("x",))
+        expected = half.values.astype(np.float64).std()
+        assert half.std() == pytest.approx(expected) == half.describe()["std"]
     gaps = DebugTensor([[1.0, np.nan], [3.0, np.nan]], ("step", "x"))
     assert gaps.mean() == 2 and gaps.max() == 3
     np.testing.assert_array_equal(gaps.mean("step").values, [2, np.nan])

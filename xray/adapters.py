@@ -282,4 +282,6 @@ def _teach(model: Generator, words: list[Adapter]) -> None:
     positions = old.position_embedding.embeddings
     net.embedding.position_embedding.embeddings.assign(positions)
     model.tokenizer = tokenizer
-    model.text = Part("text", model.text.network, jit=model.jit)  # compiled for the old table
+    model.text = Part(
+        "text", model.text.network, jit=model.jit, check=model.text.check
+    )  # compiled for the old table

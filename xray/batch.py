@@ -44,6 +44,33 @@ class Batch:
             for b in branches
         }
 
+    def words(self, branches: Sequence[str]) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+        """Coordinates along the token axis: the word each token belongs to, and which one it is.
+
+        Along branch and image as well, where these have other words; ``""`` and −1 for what was
+        given as an embedding, and nothing at all where everything was.
+        """
+        rows = [[self.tokens[b][i] or () for i in range(len(self.seeds))] for b in branches]
+        length = max(len(row) for images in rows for row in images)
+        if not length:
+            return {}
+        labels = {
+            name: np.array(
+                [
+                    [[getattr(t, name) for t in row] or [absent] * length for row in images]
+                    for images in rows
+                ]
+            )
+            for name, absent in (("word", ""), ("word_index", -1))
+        }
+        dims = ["branch", "image", "token"]
+        for axis in (1, 0):
+            firsts = {name: np.take(v, [0], axis) for name, v in labels.items()}
+            if all((labels[name] == first).all() for name, first in firsts.items()):
+                labels = {name: first.squeeze(axis) for name, first in firsts.items()}
+                del dims[axis]
+        return {name: (tuple(dims), values) for name, values in labels.items()}
+
 
 def read_batch(model: Generator, prompt: Any, negative: Any, seed: Any, truncate: bool) -> Batch:
     prompts, negatives = _as_list(prompt), _as_list(negative)
@@ -167,10 +194,10 @@ def _whole(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def numbers(what: str, array: np.ndarray) -> np.ndarray:
+def numbers(what: str, array: np.ndarray, error: type[Exception] = ValueError) -> np.ndarray:
     """`array`, refused by the name `what` if it holds anything that is no number."""
     if not np.isfinite(array).all():
-        raise ValueError(f"{what} holds {int((~np.isfinite(array)).sum())} NaN or infinite values")
+        raise error(f"{what} holds {int((~np.isfinite(array)).sum())} NaN or infinite values")
     return array
 
 

@@ -63,9 +63,13 @@ def replace(x: Any, context: Context, *, value: Any) -> Any:
 
 
 def add_noise(x: Any, context: Context, *, amount: float, seed: int) -> Any:
-    """x plus `amount` times its own standard deviation of normal noise drawn from `seed`."""
-    noise = tf.random.stateless_normal(x.shape, tf.stack([tf.cast(seed, tf.int32), 0]))
-    return x + _number(amount, x) * tf.math.reduce_std(x) * noise
+    """x plus `amount` times its own standard deviation of normal noise drawn from `seed`.
+
+    To every image of a batch what it would be given alone.
+    """
+    noise = tf.random.stateless_normal(x.shape[1:], tf.stack([tf.cast(seed, tf.int32), 0]))
+    own = tf.math.reduce_std(x, axis=tuple(range(1, len(x.shape))), keepdims=True)
+    return x + _number(amount, x) * own * noise
 
 
 def uniform(x: Any, context: Context) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xray.batch import numbers
 from xray.clock import Clock
 from xray.pixels import to_uint8
 from xray.plan import DEFAULT_RECORD, SAMPLER_SITES, Plan, plan, reduced_array
@@ -147,7 +148,7 @@ class _Run:
         self.plan, self.recorder, self.clock, self.report = plan, recorder, clock, report
         self.context: np.ndarray
         self.open_step: int | None = None
-        self.evaluation = 0
+        self.evaluation, self.timestep = 0, -1.0
         self.added: np.ndarray | None = None
 
     def denoise(self) -> np.ndarray:
@@ -202,9 +203,10 @@ class _Run:
             ids = np.array([[t.id for t in row] if row else empty for row in rows], np.int32)
             values, observed = p.programs["text"]([ids], edits_of("text", p.edits))
             context[:] = values.reshape(context.shape)
+            unread = np.array([[not row for row in p.batch.tokens[b]] for b in p.branches])
             for site, array in observed.items():
                 if site != "text/out":
-                    self.keep(site, array)
+                    self.keep(site, np.where(_beside(unread, array), np.nan, array))
         for b, branch in enumerate(p.branches):
             for i, prompt in enumerate(p.batch.prompts[branch]):
                 if not isinstance(prompt, str):
@@ -223,6 +225,7 @@ class _Run:
         else:
             self._close_step()
             self.open_step, self.evaluation = step, 0
+        self.timestep = timestep
         p, schedule = self.plan, self.plan.model.schedule
         x = self._edited_and_kept("sampler/latent", x, step, timestep)
 
@@ -230,10 +233,8 @@ class _Run:
         output, observed = p.programs["unet"](
             [x, embedding, self.context], edits_of("unet", p.edits), step=step, timestep=timestep
         )
-        if not np.isfinite(output).all():
-            raise FloatingPointError(
-                f"the U-Net's output at step {step} (timestep {timestep:g}) holds NaN or infinity"
-            )
+        at = f"the U-Net's output at step {step} (timestep {timestep:g})"
+        numbers(at, output, FloatingPointError)
         for site, array in observed.items():
             self.keep(site, array, step)
 
@@ -246,8 +247,10 @@ class _Run:
             noise = noises["uncond"] + p.guidance_at(step) * (noise - noises["uncond"])
         noise = self._edited_and_kept("sampler/noise", noise, step, timestep)
         denoised = schedule.to_denoised(noise, x, timestep)
-        denoised = self._edited_and_kept("sampler/denoised", denoised, step, timestep)
-        return Prediction(noise, denoised, x)
+        changed = self._edited_and_kept("sampler/denoised", denoised, step, timestep)
+        if not np.array_equal(changed, denoised):  # some samplers read the one, some the other
+            noise = schedule.to_noise("sample", changed, x, timestep)
+        return Prediction(noise, changed, x)
 
     def _edited_and_kept(self, site: str, x: np.ndarray, step: int, timestep: float) -> np.ndarray:
         x = self.edited(site, x, step, timestep)
@@ -262,7 +265,9 @@ class _Run:
             )
             for seed in self.plan.batch.seeds
         ]
-        self.added = self.edited("sampler/added_noise", scale * np.stack(drawn), step, -1.0)
+        self.added = self.edited(
+            "sampler/added_noise", scale * np.stack(drawn), step, self.timestep
+        )
         return self.added
 
     def finish(self, latent: np.ndarray) -> None:
@@ -274,7 +279,7 @@ class _Run:
         )
         for site, array in observed.items():
             self.keep(site, array)
-        self.keep("image", to_uint8(pixels))
+        self.keep("image", to_uint8(numbers("the decoder's output", pixels, FloatingPointError)))
         self.clock.lap("decode")
 
     def _close_step(self) -> None:
@@ -290,6 +295,10 @@ class _Run:
         self.recorder.complete(step - self.plan.start_step)
         self.clock.lap("first step" if step == self.plan.start_step else "other steps")
         self.report(step + 1, self.plan.steps)
+
+
+def _beside(rows: np.ndarray, array: np.ndarray) -> np.ndarray:
+    return rows.reshape(*rows.shape, *[1] * (array.ndim - rows.ndim))
 
 
 def _reporter(progress: Any, label: str) -> Callable[[int | None, int], None]:

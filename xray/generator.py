@@ -95,17 +95,29 @@ class Generator:
         )
         self.networks = {"text": text, "unet": unet, "encoder": encoder, "decoder": decoder}
         set_numerics(numerics, text, unet, encoder, decoder)
-        self.text = self._part("text", lambda tap, ids: forward.text_encoder(text, ids, tap))
+        self.text = self._part(
+            "text",
+            lambda tap, ids: forward.text_encoder(text, ids, tap),
+            lambda ids: _check_ids(ids, text.embedding.token_embedding.embeddings.shape[0]),
+        )
         self.unet = self._part("unet", _unet_of(unet))
-        self.encoder = self._part("encoder", lambda tap, x: forward.encoder(encoder, x, tap))
-        self.decoder = self._part("decoder", lambda tap, x: forward.decoder(decoder, x, tap))
+        self.encoder = self._part(
+            "encoder",
+            lambda tap, x: forward.encoder(encoder, x, tap),
+            lambda pixels: _check_maps("pixels", pixels, 3),
+        )
+        self.decoder = self._part(
+            "decoder",
+            lambda tap, x: forward.decoder(decoder, x, tap),
+            lambda latent: _check_maps("a latent", latent, 4),
+        )
 
-    def _part(self, name: str, network: Callable) -> Part:
+    def _part(self, name: str, network: Callable, check: Callable = lambda *arrays: None) -> Part:
         def run(tap: Any, *arrays: Any) -> Any:
             with forward.convolution(conv.conv2d if self.exact else winograd.conv2d):
                 return network(tap, *arrays)
 
-        return Part(name, run, jit=self.jit, before=lambda: self.bring(name))
+        return Part(name, run, jit=self.jit, before=lambda: self.bring(name), check=check)
 
     @property
     def mode(self) -> dict[str, bool]:
@@ -255,6 +267,7 @@ class Generator:
 
         Raises:
             ValueError: it is no latent, or holds NaN.
+            FloatingPointError: the decoder made NaN or infinity of it.
 
         Example:
             >>> model.decode(trace["sampler/denoised"].sel(step=12))[0]
@@ -263,7 +276,8 @@ class Generator:
 
         values = _latent(latent)
         values = values.reshape(-1, *values.shape[-3:])
-        return [Image.fromarray(p) for p in to_uint8(self.decoder(values))]
+        pixels = numbers("the decoder's output", self.decoder(values), FloatingPointError)
+        return [Image.fromarray(p) for p in to_uint8(pixels)]
 
     def noised(
         self,
@@ -297,10 +311,10 @@ class Generator:
         if not 0 < strength <= 1:
             raise ValueError(f"strength must be above 0 and at most 1, got {strength}")
         start = steps - max(1, round(strength * steps))
-        timestep = sampler_named(sampler).timesteps(steps, spacing or self.spacing)[start]
+        visited = sampler_named(sampler).timesteps(steps, spacing or self.spacing, self.schedule)
         x0 = self.encode(image).values
         noise = np.stack([initial_noise(seed, x0.shape[1:])] * len(x0))
-        return self.schedule.add_noise(x0, noise, timestep), start
+        return self.schedule.add_noise(x0, noise, visited[start]), start
 
     def timestep_embedding(self, timestep: float) -> np.ndarray:
         """What the U-Net is told of the time: (width,) float32."""
@@ -336,6 +350,22 @@ def _unet_of(net: UNet) -> Callable:
         return forward.unet(net, latent, embedding, context, tap)
 
     return run
+
+
+def _check_ids(ids: Any, words: int) -> None:
+    ids = np.asarray(ids)
+    if ids.ndim != 2 or not ids.size:
+        raise ValueError(f"token ids must be (n, length), got shape {ids.shape}")
+    if wrong := [
+        i for i in ids.ravel().tolist() if not float(i).is_integer() or not 0 <= i < words
+    ]:
+        raise ValueError(f"token ids are whole numbers 0 … {words - 1}, got {wrong[0]}")
+
+
+def _check_maps(what: str, maps: Any, channels: int) -> None:
+    shape = np.shape(maps)
+    if len(shape) != 4 or shape[-1] != channels:
+        raise ValueError(f"{what} must be (n, y, x, {channels}) here, got shape {shape}")
 
 
 def _float32(values: Any) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What a run will compute and record, known and checked before its first step.
 
 plan = model.plan("a red star", steps=50, record=["unet/**/cross/weights"])
-print(plan)                                     # 50 steps, 13 sites, 27.4 MB
+print(plan)                                     # 50 steps, 12 sites, 19.5 MB
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xray.batch import Batch, eta_of, guidance_of, read_batch, start_latent, token_coords
+from xray.batch import Batch, eta_of, guidance_of, read_batch, start_latent
+from xray.edits import NAMED
 from xray.environment import versions
 from xray.program import Program
 from xray.replay import edit_json
@@ -21,11 +22,14 @@ from xray.stats import format_bytes
 from xray.store import Header, SiteSpec, check_output, check_room, estimate
 from xray.taps import (
     BRANCHES,
+    Context,
     Edit,
     Observation,
     SiteError,
+    applied,
     as_edits,
     as_observations,
+    check_edited,
     matches,
     nearest,
     unmatched,
@@ -80,7 +84,7 @@ def plan(
 
     Example:
         >>> model.plan("a red star", steps=50).nbytes
-        1049088
+        1077248
     """
     if store is not None:
         check_output(store, overwrite=overwrite)
@@ -136,8 +140,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         self.branches = ("cond",) if np.all(np.equal(self.guidance, 1.0)) else BRANCHES
-        visited = SAMPLERS[self.sampler].timesteps(self.steps, self.spacing)
-        self.timesteps = visited[self.start_step :]
+        visit = SAMPLERS[self.sampler].timesteps
+        self.timesteps = visit(self.steps, self.spacing, self.model.schedule)[self.start_step :]
         self.programs = self._trace_networks()
         self._check_patterns()
         self._check_edits()
@@ -168,7 +172,10 @@ class Plan:
     @property
     def reads_text(self) -> bool:
         """Whether a prompt is text, so that the text encoder runs."""
-        return any(row for b in self.branches for row in self.batch.tokens[b])
+        return any(map(self.reads_text_of, self.branches))
+
+    def reads_text_of(self, branch: str) -> bool:
+        return any(self.batch.tokens[branch])
 
     @property
     def given(self) -> list[str]:
@@ -220,10 +227,18 @@ class Plan:
         return [*text, *self.sampler_sites, *networks, *(s for s in ONCE if s not in absent)]
 
     def _check_edits(self) -> None:
-        """Refuse edits that would never be on, which is always a mistake."""
+        """Refuse edits that would never be on, and our own where they cannot be done."""
         fixed = {"sampler/noise_cond": {"cond"}, "sampler/noise_uncond": {"uncond"}}
+        of = {
+            "unet": set(self.branches),
+            "text": {b for b in self.branches if self.reads_text_of(b)},
+        }
         for e in self.edits:
             sites = [s for s in self.sites if matches(e.pattern, s)]
+            if e.fn in NAMED.values():  # a network's sites were tried when it was traced
+                for s in sites:
+                    if s in SAMPLER_SITES:
+                        self._try_edit(e, s)
             looped = [s for s in sites if s.startswith(("unet/", "sampler/"))]
             run = range(self.start_step, self.steps)
             if looped and e.steps is not None and not e.steps.intersection(run):
@@ -231,17 +246,18 @@ class Plan:
                     f"the edit at {e.pattern!r} is on at steps {sorted(e.steps)}, and this run has "
                     f"{run.start} … {run.stop - 1}"
                 )
-            reached = set().union(
-                *(
-                    fixed.get(s, set(self.branches) if s.startswith(("unet/", "text/")) else set())
-                    for s in sites
-                )
-            )
+            reached = set().union(*(fixed.get(s, of.get(s.split("/")[0], set())) for s in sites))
             if e.branch is not None and e.branch not in reached:
                 raise ValueError(
                     f"the edit at {e.pattern!r} is for branch {e.branch!r}, which "
                     f"{sites[0]} does not have in this run"
+                    f"{': it was given as an embedding' if e.branch in self.branches else ''}"
                 )
+
+    def _try_edit(self, e: Edit, site: str) -> None:
+        x = np.zeros_like(self.start)
+        context = Context(site, None, (), np.int32(self.start_step), np.float32(self.timesteps[0]))
+        check_edited(x, applied(e, x, context, e.params, as_array=np.asarray), site)
 
     def _check_patterns(self) -> None:
         """Refuse patterns that this run can never reach, with the reason."""
@@ -264,6 +280,13 @@ class Plan:
                 why = "the prompts were given as embeddings, so the text encoder does not run"
             why = why or f"nearest: {', '.join(nearest(pattern, sites))}"
             raise SiteError(f"{pattern!r} names no site that this run computes: {why}")
+        for o in self.observations:
+            named = [s for s in sites if matches(o.pattern, s)]
+            if o != Observation(o.pattern) and set(named) <= set(ONCE):
+                raise SiteError(
+                    f"the observation of {', '.join(named)} asks for less than all of it, and this "
+                    "is always kept whole, in float32: name it alone, or not at all"
+                )
         for e in self.edits:
             once = [
                 s for s in sites if matches(e.pattern, s) and not s.startswith(("unet", "samp"))
@@ -287,8 +310,7 @@ class Plan:
             "evaluation": ("evaluation", range(self.evaluations)),
             "branch": ("branch", list(self.branches)),
         }
-        tokens = self.batch.tokens["cond"][0]
-        words = token_coords(tokens) if tokens else {}
+        words = self.batch.words(self.branches)
         count, height, width, _ = start.shape
 
         def spec(dims: Sequence[str], shape: Sequence[int], dtype: str, per_step: bool, o=None):
@@ -299,7 +321,7 @@ class Plan:
                 positions = o.tokens if o is not None and o.tokens is not None else None
                 positions = positions or range(self.model.architecture.text_length)
                 kept["token"] = ("token", list(positions))
-                kept |= {k: (d, [v[i] for i in positions]) for k, (d, v) in words.items()}
+                kept |= {k: (d, v[..., list(positions)]) for k, (d, v) in words.items()}
             return SiteSpec(tuple(dims), tuple(shape), dtype, per_step, kept)
 
         latent_dims = ("image", "y", "x", "channel")

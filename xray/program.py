@@ -174,6 +174,7 @@ class Part:
         network: ``network(tap, *arrays)``.
         jit: compile with XLA.
         before: called before each run; what puts the network's weights where it finds them.
+        check: called with the arrays of a call of the network alone; raises where they are wrong.
 
     Example:
         >>> model = xray.load("mini")
@@ -188,8 +189,10 @@ class Part:
         *,
         jit: bool,
         before: Callable[[], None] = lambda: None,
+        check: Callable[..., Any] = lambda *arrays: None,
     ):
         self.name, self.network, self.jit, self.before = name, network, jit, before
+        self.check = check
         self._programs: OrderedDict[tuple, Program] = OrderedDict()
         self._forgotten = 0  # traces of programs that are no longer kept
 
@@ -232,6 +235,7 @@ class Part:
 
     def _typed(self, arrays: Sequence[Any]) -> list[np.ndarray]:
         """Token ids as int32, all else as float32, whatever they came as."""
+        self.check(*arrays)
         dtype = np.int32 if self.name == "text" else np.float32
         return [np.asarray(a, dtype) for a in arrays]
 

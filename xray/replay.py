@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from xray import edits as named_edits
-from xray.taps import Edit, Observation
+from xray.samplers import sampler_named
+from xray.store import TraceError
+from xray.taps import Edit, Observation, matches
 from xray.taps import edit as make_edit
 from xray.trace import Trace, diff
 
@@ -21,7 +23,7 @@ class Replay(NamedTuple):
 
     Attributes:
         trace: the new run.
-        equal: whether every recorded tensor has the same bits.
+        equal: whether every recorded tensor has the same bits; not where there is none.
         rows: site by site and step by step, as `xray.diff` gives them.
     """
 
@@ -30,12 +32,20 @@ class Replay(NamedTuple):
     rows: list
 
 
-def replay(model: Generator, trace: Trace, *, edit: Iterable[Edit] | None = None) -> Replay:
+def replay(
+    model: Generator,
+    trace: Trace,
+    *,
+    edit: Iterable[Edit] | None = None,
+    store: Any = None,
+    overwrite: bool = False,
+) -> Replay:
     """Run a trace again with its own settings and compare the bits.
 
     Args:
         trace: from this model.
         edit: the run's edits, needed where one of them is not in `xray.edits`.
+        store, overwrite: as for `Generator.generate`, where the new run does not fit into memory.
 
     Returns:
         A `Replay`: the new trace, whether every recorded bit agrees, and where not.
@@ -70,11 +80,13 @@ def replay(model: Generator, trace: Trace, *, edit: Iterable[Edit] | None = None
         latent=trace["sampler/start"].values if "sampler/start" in trace else None,
         start_step=a["start_step"],
         record=[_observation_from_json(o) for o in a["record"]],
+        store=store,
+        overwrite=overwrite,
     )
     found = diff(trace, again)
     # A run that ended early has not everything; what it has must agree.
-    same_sites = not found.only_a and (trace.status != "complete" or not found.only_b)
-    equal = same_sites and all(row.equal for row in found.rows)
+    missing = found.only_a or found.mismatched or (trace.status == "complete" and found.only_b)
+    equal = bool(found.rows) and not missing and all(row.equal for row in found.rows)
     return Replay(again, equal, found.rows)
 
 
@@ -95,20 +107,47 @@ def resume(
         but for the samplers that remember earlier steps (PNDM, LMS, DPM-Solver++): they begin anew.
 
     Raises:
-        TraceError: no such step, or ``sampler/latent`` was not recorded.
-        ValueError: one of the run's edits is not in `xray.edits`: give ``edit=[...]``.
+        TraceError: no such step, or ``sampler/latent`` was not recorded, or not whole in float32.
+        ValueError: one of the run's edits is not in `xray.edits`, or has changed the recorded
+            latent already: give ``edit=[...]``. What is changed gives the step another timestep.
 
     Example:
         >>> trace = model.generate("a red star", seed=7)
         >>> model.resume(trace, 10, prompt="a blue star").image
     """
-    if latent is None:
-        latent = trace.sel("sampler/latent", step=step, evaluation=0).values
     edit = changes.pop("edit", None)
-    asked = _asked(trace, edit)
+    asked = {**_asked(trace, edit), **changes}
     if edit is None:  # an edit that is over by now would be refused as a mistake
         asked["edit"] = [e for e in asked["edit"] if e.steps is None or max(e.steps) >= step]
-    return model.generate(**{**asked, **changes}, latent=latent, start_step=step)
+    if latent is None:
+        latent = _recorded_latent(trace, step)
+        for e in asked["edit"] if edit is None else ():
+            if matches(e.pattern, "sampler/latent") and e.active(step, [None])[0]:
+                raise ValueError(
+                    f"the latent recorded at step {step} is what the edit at {e.pattern!r} made of "
+                    "it, which would be made twice: say edit=[…], which edits go on from here"
+                )
+        spacing = asked["spacing"] or model.spacing
+        visit = sampler_named(asked["sampler"]).timesteps
+        now = visit(asked["steps"], spacing, model.schedule)[step : step + 1]
+        then = trace.timesteps[trace.steps.index(step)]
+        if now.size and now[0] != then:
+            raise ValueError(
+                f"step {step} of {asked['steps']} steps of {asked['sampler']} ({spacing}) is at "
+                f"timestep {now[0]:g}, and the recorded latent has the noise of {then:g}: keep "
+                "steps, sampler and spacing, or give latent="
+            )
+    return model.generate(**asked, latent=latent, start_step=step)
+
+
+def _recorded_latent(trace: Trace, step: int) -> np.ndarray:
+    latent = trace.sel("sampler/latent", step=step, evaluation=0)
+    if latent.dims != ("image", "y", "x", "channel") or latent.dtype != np.float32:
+        raise TraceError(
+            f"sampler/latent was recorded as {latent.dtype} {latent.dims}, from which no run goes "
+            "on with the same bits: record it whole, or give latent="
+        )
+    return latent.values
 
 
 def _asked(trace: Trace, edit: Iterable[Edit] | None) -> dict[str, Any]:

@@ -457,7 +457,7 @@ class Sampler:
 
     Attributes:
         run: the loop.
-        timesteps: ``timesteps(steps, spacing)``, those it visits, and where it ends.
+        timesteps: ``timesteps(steps, spacing, schedule)``, those it visits, and where it ends.
         eta: its default eta, or None where it puts no noise back.
         evaluations: of the network, at most, in one step.
     """

@@ -131,7 +131,7 @@ class NoiseSchedule:
 
 
 def spaced_timesteps(
-    steps: int, spacing: str = "leading", *, train_timesteps: int = 1000, offset: int = 1
+    steps: int, spacing: str = "leading", schedule: NoiseSchedule | None = None, *, offset: int = 1
 ) -> np.ndarray:
     """Which timesteps DDIM, DDPM and PNDM visit in `steps` steps, noisiest first; where they end.
 
@@ -140,6 +140,7 @@ def spaced_timesteps(
         spacing: ``"leading"`` (Stable Diffusion's own configuration: multiples of the step plus
             `offset`), ``"trailing"`` (ends of the intervals, from the very last timestep) or
             ``"linspace"`` (both ends included; KerasCV's).
+        schedule: Stable Diffusion's by default; here only the number of its timesteps counts.
 
     Returns:
         (steps + 1,) float64. The last is where the last step leads: 0 for ``leading``, as Stable
@@ -154,6 +155,7 @@ def spaced_timesteps(
         >>> spaced_timesteps(4, "trailing").tolist()
         [999.0, 749.0, 499.0, 249.0, -1.0]
     """
+    train_timesteps = len((schedule or NoiseSchedule()).sigmas)
     _check_steps(steps, train_timesteps)
     if spacing == "leading":
         # Where the offset would lead past the last timestep (1000 steps), it is left out.
@@ -200,7 +202,7 @@ def sigma_timesteps(
     schedule = schedule or NoiseSchedule()
     count = len(schedule.sigmas)
     if spacing in ("leading", "trailing"):
-        visited = spaced_timesteps(steps, spacing, train_timesteps=count)[:-1]
+        visited = spaced_timesteps(steps, spacing, schedule)[:-1]
         return np.append(visited, -1)
     if spacing not in SPACINGS:
         raise ValueError(f"spacing {spacing!r} is not one of {', '.join(SPACINGS)}")
@@ -230,9 +232,10 @@ def dpm_timesteps(
     """
     if spacing not in ("leading", "linspace"):
         return sigma_timesteps(steps, spacing, schedule)
-    count = len((schedule or NoiseSchedule()).sigmas)
+    schedule = schedule or NoiseSchedule()
+    count = len(schedule.sigmas)
     _check_steps(steps, count)
-    visited = spaced_timesteps(min(steps + 1, count), spacing, train_timesteps=count)
+    visited = spaced_timesteps(min(steps + 1, count), spacing, schedule)
     return np.append(visited[:steps], -1)
 
 

@@ -22,7 +22,8 @@ def mean(values: np.ndarray, axis: Axis = None) -> np.ndarray:
 
 def std(values: np.ndarray, axis: Axis = None) -> np.ndarray:
     """Population standard deviation."""
-    return _quietly(np.nanstd, values, axis)
+    # NumPy sums in float64, but keeps deviations and their squares in the input's own type.
+    return _quietly(np.nanstd, values.astype(np.float64), axis)
 
 
 def total(values: np.ndarray, axis: Axis = None) -> np.ndarray:

@@ -291,8 +291,10 @@ def edit(
         pattern: site glob, e.g. ``"unet/up.1/skip.0"``.
         fn: ``fn(x, context, **params) -> tensor`` of the shape and dtype of `x`. `x` is one
             guidance branch's tensor, ``(image, *dims(site))``; `context` is a `Context`. Written
-            with TensorFlow operations, since it becomes part of the compiled step. At
-            ``sampler/*`` it is called on NumPy arrays between steps.
+            with TensorFlow operations, since it becomes part of the compiled step: what it reads
+            from outside is fixed when it is first compiled, so hand over as a parameter what shall
+            change. At ``sampler/*`` it is called on NumPy arrays between steps; an edited
+            ``sampler/denoised`` counts as what the network said, for all samplers alike.
         steps: the sampler steps at which it applies; all by default.
         branch: ``"cond"`` or ``"uncond"`` to edit one branch only; both by default.
         **params: handed to `fn`. Numbers and arrays enter the compiled step as inputs, so that a

@@ -255,6 +255,8 @@ class DebugTensor(NDArrayOperatorsMixin):
     def _position(self, name: str, label: Any) -> tuple[str, int]:
         """Where the one place labelled `label` is, along which dimension."""
         coords = self._array.coords  # whose get() makes one up for a dimension without
+        if name in coords and coords[name].ndim > 1:
+            raise ValueError(self._choose_first(name, coords[name].dims[:-1]))
         if name not in coords or coords[name].ndim != 1:
             hint = f"; isel({name}=position) needs none" if name in self.dims else ""
             raise ValueError(
@@ -286,20 +288,24 @@ class DebugTensor(NDArrayOperatorsMixin):
 
         Raises:
             KeyError: if the prompt has no such word; says which it has.
-            ValueError: if there are no words here, or several occurrences to choose from.
+            ValueError: if there are no words here, several occurrences to choose from, or other
+                words for each branch or image: choose one with `sel` or `isel` first.
 
         Example:
 
         ```python
-        trace["unet/up.3/attn.2/cross/weights"].word("star").mean(("step", "head"))
+        weights = trace["unet/up.3/attn.2/cross/weights"].sel(branch="cond")
+        weights.word("star").mean(("step", "head"))
         ```
         """
-        if "word" not in self._array.coords or self._array["word"].ndim != 1:
+        *others, dim = self._array["word"].dims if "word" in self._array.coords else ["word"]
+        if dim not in self.dims:
             raise ValueError(
                 f"{self._name} has no coordinate 'word' along its tokens (dims: "
                 f"{', '.join(self.dims)}); cross-attention weights and text tensors have"
             )
-        (dim,) = self._array["word"].dims
+        if others:
+            raise ValueError(self._choose_first("word", others))
         runs = self._runs(word.casefold())
         if not runs:
             raise KeyError(self._no_such("word", word))
@@ -314,6 +320,14 @@ class DebugTensor(NDArrayOperatorsMixin):
         summed = tokens.sum(dim, dtype=np.float64, skipna=False, keep_attrs=True)
         summed = summed.astype(_float_type(self.dtype)).assign_coords(word=word)
         return DebugTensor(summed)
+
+    def _choose_first(self, name: str, dims: Sequence[str]) -> str:
+        how = {"branch": ".sel(branch='cond')", "image": ".isel(image=0)"}
+        choose = "".join(how.get(dim, f".isel({dim}=0)") for dim in dims)
+        return (
+            f"{self._name} has another {name} for each {' and '.join(dims)}: choose first, "
+            f"as by {choose}"
+        )
 
     def _runs(self, word: str) -> list[list[int]]:
         """Positions of each occurrence: adjacent tokens of the same word in the same place."""

@@ -214,9 +214,9 @@ class Trace:
                 words.setdefault(index, entry)["tokens"].append(position)
         return list(words.values())
 
-    def replay(self, model: Any) -> Any:
-        """Run again with `model` and say whether the bits agree: `model.replay(trace)`."""
-        return model.replay(self)
+    def replay(self, model: Any, **asked: Any) -> Any:
+        """Run again with `model` and say whether the bits agree: `model.replay(trace, …)`."""
+        return model.replay(self, **asked)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the complete steps and all else to a new store at `path`.
@@ -229,7 +229,7 @@ class Trace:
         sites = {}
         for site, spec in self.specs.items():
             coords = {
-                name: (coord.dims[0], coord.values)
+                name: (coord.dims, coord.values)
                 for name, coord in self.lazy(site).coords.items()
                 if coord.dims != ("step",)
             }

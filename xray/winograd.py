@@ -54,8 +54,9 @@ def conv2d(
     """`xray.conv.conv2d`, by Winograd's algorithm where that pays.
 
     It does where there are many positions, over which the kernel's change of basis is spread, and
-    many channels, over which the input's is. The largest error against plain convolution in
-    float32 is 1e-4 of the output's standard deviation, the root mean square 4e-6.
+    many channels, over which the input's is. At Stable Diffusion's sizes the largest error against
+    plain convolution in float32 is 1.3e-4 of the output's standard deviation, the root mean square
+    4e-6 to 6e-6.
     """
     _, height, width, channels = x.shape
     if (

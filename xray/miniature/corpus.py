@@ -21,6 +21,7 @@ from xray.miniature.scenes import Scene, scene
 
 OBJECT_SHARES = (0.6, 0.3, 0.1)  # of the first training scenes with one, two and three things
 LATER, LATER_SHARES = 60_000, (0.2, 0.4, 0.4)  # of those after the first 60,000
+TRAINED_SHARES = (0.15, 0.4, 0.45)  # of the samples that diffusion is trained with
 _PART = 10_000  # captions that a process makes at a time
 
 
@@ -31,12 +32,26 @@ def stream_seed(seed: int, stream: int, index: int) -> int:
 
 def pictured(seed: int = 0, start: int = 0) -> Iterator[Scene]:
     """The scenes that diffusion is trained on, endlessly, in the order of their latents."""
-    draws = np.random.default_rng([seed, 2])
-    draws.random(start)
-    for i in itertools.count(start):
-        shares = OBJECT_SHARES if i < LATER else LATER_SHARES
-        things = 1 + int(np.searchsorted(np.cumsum(shares[:-1]), draws.random(), side="right"))
+    for i, things in itertools.islice(enumerate(_things(seed)), start, None):
         yield scene(stream_seed(seed, 2, i), split="train", objects=(things,))
+
+
+def chances(count: int, seed: int = 0) -> np.ndarray:
+    """How likely diffusion is trained on each of the first `count` scenes, (count,); sum 1.
+
+    Those of several things come more often than they are there: they take longest to learn.
+    """
+    things = np.fromiter(itertools.islice(_things(seed), count), int)
+    each = np.array(TRAINED_SHARES) / np.maximum(np.bincount(things, minlength=4)[1:], 1)
+    return each[things - 1] / each[things - 1].sum()
+
+
+def _things(seed: int) -> Iterator[int]:
+    """How many things each scene has."""
+    draws = np.random.default_rng([seed, 2])
+    for i in itertools.count():
+        shares = OBJECT_SHARES if i < LATER else LATER_SHARES
+        yield 1 + int(np.searchsorted(np.cumsum(shares[:-1]), draws.random(), side="right"))
 
 
 def described(seed: int = 0, start: int = 0) -> Iterator[Scene]:

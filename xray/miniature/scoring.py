@@ -16,7 +16,7 @@ from typing import NamedTuple
 from xray.miniature.scenes import INVERSE, Scene
 
 ATTRIBUTES = ("thing", "colour", "size", "fill")
-_INSIDE = 17.0  # pixels between centres, half of a container's half side
+_INSIDE = 17.0  # pixels between centres
 _MOST = 6  # things looked at in a picture; no caption states more than three
 
 Score = Mapping[str, tuple[int, int]]
@@ -68,8 +68,8 @@ def related(first: Thing, relation: str, second: Thing) -> bool:
     """Whether located centres satisfy a relation.
 
     For "left of", "right of", "above" and "below" the direction from one to the other lies within
-    45° of it. "inside": the centres are at most 17 pixels apart, half of half a container, where
-    things beside each other are 29 and more apart.
+    45° of it. "inside": the centres are at most 17 pixels apart, less than half of a container's
+    half side, where things beside each other are 33 and more apart.
     """
     dx = second.centre[0] - first.centre[0]
     dy = second.centre[1] - first.centre[1]
@@ -101,13 +101,20 @@ def score(stated: Statement, seen: Seen) -> Score:
     result = max(results, key=lambda r: (r["things"][0], sum(right for right, _ in r.values())))
     if stated.background is not None:
         result["backgrounds"] = (int(seen.background == stated.background), 1)
-    nothing_else = len(seen.things) == len(stated.things)
+    whole = len(seen.things) == len(stated.things) and all(r == n for r, n in result.values())
+    result["pairs"] = int(_paired(stated.things, seen.things)), 1
+    return {**result, "all right": (int(whole), 1)}
 
-    def whole(*names: str) -> tuple[int, int]:
-        return int(nothing_else and all(result[n][0] == result[n][1] for n in names)), 1
 
-    pairs, all_right = whole("things", "colours"), whole(*result)
-    return {**result, "pairs": pairs, "all right": all_right}
+def _paired(asked: tuple[Thing, ...], seen: tuple[Thing, ...]) -> bool:
+    """Whether things and their colours are the same in some order; an open colour is any."""
+    return len(asked) == len(seen) and any(
+        all(
+            a.thing == s.thing and a.colour in (None, s.colour)
+            for a, s in zip(asked, order, strict=True)
+        )
+        for order in permutations(seen)
+    )
 
 
 def _matched(stated: Statement, chosen: tuple[Thing | None, ...]) -> dict[str, tuple[int, int]]:

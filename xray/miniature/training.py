@@ -2,6 +2,7 @@
 
 fit(folder, variables, loss, batches, minutes=60, checkpoint_minutes=4, learning_rate=1e-3)
 averages(folder)                  # the moving average of the weights, once trained
+progress(folder)["samples"]
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from xray.miniature.loss_curve import loss_figure
 from xray.miniature.optimizer import Muon
 
+CHECKPOINT = "checkpoint.safetensors"
 LONGEST_STEP = 10.0  # seconds
 
 
@@ -49,12 +52,13 @@ def fit(
         **{f"average/{k}": v for k, v in zip(net, average, strict=True)},
         **{f"optimizer/{i}": v.value for i, v in enumerate(optimizer.variables)},
     }
-    checkpoint, progress = folder / "checkpoint.safetensors", folder / "progress.json"
+    checkpoint, curve = folder / CHECKPOINT, folder / "loss.csv"
     done = {"steps": 0, "seconds": 0.0, "samples": 0}
     if checkpoint.exists():
-        done = json.loads(progress.read_text())
+        done = progress(folder)
         for name, value in load_file(checkpoint).items():
             kept[name].assign(value)
+        _forget_after(curve, done["samples"])
 
     @tf.function(autograph=False)
     def step(decay: Any, *batch: Any) -> Any:
@@ -67,15 +71,14 @@ def fit(
         return value
 
     def save() -> None:
-        # Progress is written last, and replaced whole: a kill between leaves the older pair's sum.
+        # One file, replaced whole: weights and progress are never of different steps.
         temporary = checkpoint.with_suffix(".new")
-        save_file({k: np.asarray(v) for k, v in kept.items()}, temporary)
+        arrays = {k: np.asarray(v) for k, v in kept.items()}
+        save_file(arrays, temporary, metadata={"progress": json.dumps(done)})
         temporary.replace(checkpoint)
-        progress.write_text(json.dumps(done))
         if curve.exists():
             loss_figure(curve).savefig(folder / "loss.png")
 
-    curve = folder / "loss.csv"
     report = Report(folder.name, curve)
     saved, losses = time.monotonic(), []
     before = None  # when the last step ended
@@ -142,9 +145,23 @@ def _halves(batch: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
     return zip(*(tf.split(x, 2) for x in batch), strict=True)
 
 
+def progress(folder: Path) -> dict[str, float]:
+    """The steps, seconds and samples of a checkpoint."""
+    with safe_open(folder / CHECKPOINT, "np") as file:
+        return json.loads(file.metadata()["progress"])
+
+
+def _forget_after(curve: Path, samples: int) -> None:
+    """Cut what a loss curve has of steps that no checkpoint has."""
+    rows = curve.read_text().splitlines(keepends=True) if curve.exists() else []
+    kept = [row for row in rows if int(row.split(",")[0]) <= samples]
+    if len(kept) < len(rows):
+        curve.write_text("".join(kept))
+
+
 def averages(folder: Path) -> dict[str, np.ndarray]:
     """The moving average of the weights, from a checkpoint."""
-    kept = load_file(folder / "checkpoint.safetensors")
+    kept = load_file(folder / CHECKPOINT)
     return {k.removeprefix("average/"): v for k, v in kept.items() if k.startswith("average/")}
 
 
