@@ -328,6 +328,8 @@ def test_a_broken_weight_of_a_word_stays_visible():
 def test_word_needs_words():
     with pytest.raises(ValueError, match="no coordinate 'word'"):
         labelled(random(2, 2)).word("star")
+    with pytest.raises(ValueError, match="no coordinate 'word' along its tokens"):
+        attention()[1].word("red").word("red")
 
 
 @given(arrays(min_dims=3), st.data())

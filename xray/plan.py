@@ -248,10 +248,11 @@ class Plan:
                 )
             reached = set().union(*(fixed.get(s, of.get(s.split("/")[0], set())) for s in sites))
             if e.branch is not None and e.branch not in reached:
+                given = e.branch in self.branches and sites[0].startswith("text/")
                 raise ValueError(
                     f"the edit at {e.pattern!r} is for branch {e.branch!r}, which "
                     f"{sites[0]} does not have in this run"
-                    f"{': it was given as an embedding' if e.branch in self.branches else ''}"
+                    f"{': it was given as an embedding' if given else ''}"
                 )
 
     def _try_edit(self, e: Edit, site: str) -> None:

@@ -298,12 +298,13 @@ class DebugTensor(NDArrayOperatorsMixin):
         weights.word("star").mean(("step", "head"))
         ```
         """
-        *others, dim = self._array["word"].dims if "word" in self._array.coords else ["word"]
-        if dim not in self.dims:
+        labelled = self._array["word"].dims if "word" in self._array.coords else ()
+        if not labelled:
             raise ValueError(
                 f"{self._name} has no coordinate 'word' along its tokens (dims: "
                 f"{', '.join(self.dims)}); cross-attention weights and text tensors have"
             )
+        *others, dim = labelled
         if others:
             raise ValueError(self._choose_first("word", others))
         runs = self._runs(word.casefold())
