@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ldm_layout import ldm_state, training_leftovers
+from ldm_layout import as_converted, ldm_state, training_leftovers
 from safetensors.numpy import load_file, save_file
 from test_checkpoints import weights_of
 from typer.testing import CliRunner
@@ -496,6 +496,33 @@ def test_version_2_must_be_told_what_it_predicts(published):
         pytest.skip("1.x predicts the noise")
     with pytest.raises(ValueError, match="prediction='epsilon' for a 512-base model"):
         xray.load(path)
+
+
+def test_version_2_has_all_its_layers_whether_or_not_openclips_last_is_there(published, tmp_path):
+    path, arch, weights, networks = published
+    if not arch.linear_projections:
+        pytest.skip("1.x has no layer that is not used")
+    save_file(as_converted(load_file(path)), tmp_path / "converted.safetensors")
+    with into(networks):
+        loaded = xray.load(tmp_path / "converted.safetensors", **options(arch))
+    assert loaded.architecture.text_layers == arch.text_layers
+    assert_same_weights(weights_of(loaded), weights)
+
+
+@pytest.mark.parametrize(("blocks", "comparing"), [(23, True), (24, False), (24, True)])
+def test_of_version_2_itself_23_layers_are_read(tmp_path, blocks, comparing):
+    name = "cond_stage_model.model"
+    held = {
+        f"{name}.token_embedding.weight": np.zeros((3, 1024), np.float32),
+        f"{name}.positional_embedding": np.zeros((2, 1024), np.float32),
+        **{f"{name}.transformer.resblocks.{i}.ln_1.bias": np.zeros(3) for i in range(blocks)},
+    }
+    if comparing:
+        held[f"{name}.logit_scale"] = np.zeros(1, np.float32)
+    save_file(held, tmp_path / "text.safetensors")
+    text = xray.checkpoints.open_checkpoint(tmp_path / "text.safetensors").components
+    assert text["text_encoder"].sizes["text_layers"] == 23
+    assert len(text["text_encoder"].tensors) == 2 + 23
 
 
 def test_a_vocabulary_can_be_given(published, tokenizer):

@@ -316,6 +316,7 @@ def _open_pickle(path: Path) -> dict[str, Tensor]:
 
 def _torch_dtype(value: Any) -> str:
     names = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
+    names |= {"int64": "I64", "int32": "I32"}
     name = str(value.dtype).removeprefix("torch.")
     return names.get(name, name)
 
