@@ -491,6 +491,37 @@ def test_a_scale_is_a_number(own, tmp_path, scale):
         own.load_lora(tmp_path / "none.safetensors", scale)
 
 
+@pytest.mark.parametrize("scale", [1e38, -1e39])
+def test_a_scale_that_makes_weights_infinite_is_refused(own, tmp_path, scale):
+    path = write(tmp_path / "l.safetensors", LAYERS)
+    before = weights(own)
+    with pytest.raises(ValueError, match=r"l\.safetensors has numbers that are too large for flo"):
+        own.load_lora(path, scale)
+    assert same(weights(own), before) and not own.adapters
+
+
+def test_what_is_kept_in_half_precision_never_becomes_infinite(folder, tmp_path):
+    half = xray.load(folder, dtype="float16")
+    before = weights(half)
+    path = write(tmp_path / "l.safetensors", LAYERS)
+    with pytest.raises(ValueError, match="too large for float16: give a smaller scale"):
+        half.load_lora(path, 1e6)
+    save_file({"<toy>": learned(1) * 1e6}, tmp_path / "toy.safetensors")
+    with pytest.raises(ValueError, match="<toy> has numbers that are too large for float16"):
+        half.load_textual_inversion(tmp_path / "toy.safetensors")
+    assert same(weights(half), before) and not half.adapters
+    # Two that hold only together: the one cannot be taken off, and nothing has changed.
+    other = write(tmp_path / "o.safetensors", LAYERS)
+    largest = max(np.abs(up @ down).max() for down, up in factors(LAYERS).values())
+    scale = 4e4 / float(largest) * RANK / ALPHA
+    first = half.load_lora(other, -scale)
+    half.load_lora(path, 2 * scale)
+    merged = weights(half)
+    with pytest.raises(ValueError, match="too large for float16"):
+        half.unload(first)
+    assert same(weights(half), merged) and len(half.adapters) == 2
+
+
 # --- textual inversion --------------------------------------------------------------------------
 
 

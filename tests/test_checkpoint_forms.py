@@ -157,6 +157,29 @@ def test_what_is_rounded_to_half_precision_says_so(folder, copy, tiny, model):
         xray.load(folder, dtype="int8")
 
 
+@pytest.mark.parametrize("kept", ["float32", "float64", "bfloat16"])
+def test_numbers_too_large_for_half_precision_are_refused_in_every_form(kept):
+    import ml_dtypes  # noqa: F401  tells NumPy of bfloat16
+
+    large = np.array([1, -1e30]).astype(kept)
+    with pytest.raises(ValueError, match="x has numbers that are too large for float16.*float32"):
+        building.cast("x", large, "float16")
+    np.testing.assert_array_equal(building.cast("x", large, "float32"), large.astype("float32"))
+
+
+@pytest.mark.parametrize("write", [export_diffusers, save])
+def test_numbers_too_large_for_half_precision_are_not_written_as_infinite(model, tmp_path, write):
+    bias = all_variables(model.networks)["unet/conv_in/bias"]
+    before = bias.numpy()
+    bias.assign(before + np.float32(1e5))
+    try:
+        with pytest.raises(ValueError, match="unet/conv_in/bias has numbers that are too large"):
+            write(model, tmp_path / "half", dtype="float16")
+        assert not list(tmp_path.rglob("*.safetensors"))
+    finally:
+        bias.assign(before)
+
+
 def test_brain_floats_are_read(model, copy, spare):
     import ml_dtypes
 
@@ -724,6 +747,39 @@ def test_an_export_that_fails_leaves_nothing(model, tmp_path, monkeypatch):
     monkeypatch.setattr("xray.checkpoints.vocabulary.save_vocabulary", full)
     with pytest.raises(OSError, match="No space left"):
         export_diffusers(model, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextlib.contextmanager
+def full_disk(most=50_000):
+    """No file can grow larger than so many bytes."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_half_written(model, tmp_path):
+    place = tmp_path / "model"
+    with full_disk(), pytest.raises(OSError, match=r"safetensors cannot be written: .*make room"):
+        export_diffusers(model, place)
+    assert list(tmp_path.iterdir()) == []
+    save(model, place)
+    before = {path.name: path.read_bytes() for path in place.iterdir()}
+    with full_disk(), pytest.raises(OSError, match=r"safetensors cannot be written: .*make room"):
+        save(model, place, dtype="float32")
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+
+
+def test_the_command_ends_in_one_line_where_the_disk_is_full(folder, spare, tmp_path):
+    with into(spare), full_disk():
+        told = CliRunner().invoke(cli.app, ["export", str(folder), str(tmp_path / "out")])
+    assert told.exit_code == 2
+    (line,) = told.stderr.splitlines()
+    assert line.startswith("error: ") and "cannot be written" in line
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xray.checkpoints.building import cast
 from xray.checkpoints.checkpoint import COMPONENTS, SIZES, Checkpoint, Component
-from xray.checkpoints.files import open_tensors, read_json, sha256
+from xray.checkpoints.files import open_tensors, read_json, save_tensors, sha256
 
 if TYPE_CHECKING:
     from xray.generator import Generator
@@ -29,22 +30,22 @@ def save(model: Generator, folder: str | Path, *, dtype: str = "float16") -> Non
         dtype: of the stored weights, ``"float16"`` or ``"float32"``.
 
     Raises:
-        ValueError: the model was opened with ``memory="low"``.
+        ValueError: the model was opened with ``memory="low"``, or has numbers that are too large
+            for `dtype`.
+        OSError: it cannot be written; weights that are there stay.
     """
-    from safetensors.numpy import save_file
-
     from xray.networks import variables
 
     model.check_whole()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     values = {
-        key: np.ascontiguousarray(v.numpy().astype(dtype))
+        key: cast(key, v.numpy(), dtype)
         for name, net in model.networks.items()
         for key, v in variables(name, net).items()
     }
     path = folder / "weights.safetensors"
-    save_file(values, path)
+    save_tensors(values, path)
     config = {
         "name": model.name,
         "architecture": model.architecture.to_json(),
