@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xray.checkpoints import room
 from xray.checkpoints.checkpoint import COMPONENTS, Checkpoint, Component
 from xray.checkpoints.files import Tensor, shown
 from xray.memory import keep_freed
@@ -108,10 +109,16 @@ def random_model(
     exact: bool = False,
     dtype: str = "float32",
 ) -> Generator:
-    """A model with random weights that `seed` decides."""
+    """A model with random weights that `seed` decides.
+
+    Raises:
+        ValueError: too little memory is free.
+    """
     from xray.generator import Generator
     from xray.networks import variables
 
+    if arch.widths[0] >= LARGE:  # small ones fit anywhere, and are not built twice to be counted
+        room.check_random(name, arch, outline(name, arch).parameters, dtype)
     random = np.random.default_rng(seed)
     normal = _QuickNormal(random)
     networks = build(
