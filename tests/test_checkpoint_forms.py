@@ -18,7 +18,7 @@ from test_checkpoints import weights_of
 from typer.testing import CliRunner
 
 import xray
-from xray import cli
+from xray import cli, memory
 from xray.architecture import Architecture
 from xray.checkpoints import building, export_diffusers, save
 from xray.networks import variables
@@ -800,6 +800,15 @@ def test_the_command_writes_what_load_opens(folder, model, spare, tmp_path, form
     with into(spare):
         loaded = xray.load(tmp_path / "out")
     assert_same_weights(weights_of(loaded), weights_of(model))
+
+
+def test_the_command_has_all_weights_in_memory_where_load_would_not(
+    folder, spare, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(memory, "total", lambda: 10**8)  # less than any model takes
+    with into(spare):
+        told = CliRunner().invoke(cli.app, ["export", str(folder), str(tmp_path / "out")])
+    assert told.exit_code == 0, told.output
 
 
 def test_the_command_refuses_other_forms_before_it_begins(folder, tmp_path):
