@@ -279,6 +279,49 @@ def test_a_variant_is_found_by_its_name(model, by_variant, spare):
         xray.load("mini", variant="fp16")
 
 
+def test_a_variant_in_shards_is_found_by_its_name(model, spare, tmp_path):
+    folder = tmp_path / "tiny"
+    export_diffusers(model, folder, shard_bytes=100_000)
+    # As diffusers and transformers name them: STEM.fp16-00001-of-00006.safetensors
+    for place in ("unet", "vae", "text_encoder"):
+        for path in sorted((folder / place).glob("*.safetensors")):
+            stem, *part = path.stem.split("-", 1)
+            path.rename(path.with_name("-".join([f"{stem}.fp16", *part]) + ".safetensors"))
+        for path in (folder / place).glob("*.index.json"):
+            index = json.loads(path.read_text())
+            shards = {k: v.replace("-", ".fp16-", 1) for k, v in index["weight_map"].items()}
+            path.unlink()
+            index = json.dumps({**index, "weight_map": shards})
+            path.with_name(path.name.replace(".json", ".fp16.json")).write_text(index)
+    assert (folder / "unet" / "diffusion_pytorch_model.safetensors.index.fp16.json").is_file()
+    with into(spare):
+        loaded = xray.load(folder)
+    assert_same_weights(weights_of(loaded), weights_of(model))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "spacing"),
+    [  # defaults of diffusers 0.42
+        ("DDIMScheduler", "leading"),
+        ("DDPMScheduler", "leading"),
+        ("PNDMScheduler", "leading"),
+        ("LCMScheduler", "leading"),
+        ("EulerDiscreteScheduler", "linspace"),
+        ("EulerAncestralDiscreteScheduler", "linspace"),
+        ("LMSDiscreteScheduler", "linspace"),
+        ("HeunDiscreteScheduler", "linspace"),
+        ("DPMSolverMultistepScheduler", "linspace"),
+        ("UniPCMultistepScheduler", "linspace"),
+        (None, "leading"),
+    ],
+)
+def test_spacing_that_is_not_written_is_the_schedulers_own(copy, scheduler, spacing):
+    edit_json(
+        copy / "scheduler" / "scheduler_config.json", _class_name=scheduler, timestep_spacing=None
+    )
+    assert xray.checkpoints.open_checkpoint(copy).spacing == spacing
+
+
 def test_the_noise_schedule_is_read(copy, spare):
     path = copy / "scheduler" / "scheduler_config.json"
     edit_json(

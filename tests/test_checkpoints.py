@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 import xray
 from xray import checkpoints
-from xray.checkpoints import building, files, save
+from xray.checkpoints import building, files, registry, save
 from xray.environment import EnvironmentProblem
 from xray.networks import variables
 
@@ -150,6 +152,13 @@ def nothing_is_built(monkeypatch):
 def test_an_unknown_model_is_refused_with_those_there_are(name, arguments, message):
     with pytest.raises(ValueError, match=message):
         xray.load(name, **arguments)
+
+
+def test_what_is_on_this_machine_does_not_depend_on_who_runs_the_tests():
+    from huggingface_hub import constants
+
+    for place in (registry.cache(), Path(constants.HF_HUB_CACHE), Path(constants.HF_HOME)):
+        assert place.is_relative_to(tempfile.gettempdir())
 
 
 @pytest.mark.usefixtures("nothing_is_built")

@@ -13,6 +13,7 @@ Reference:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ STEMS = {
 """What their weights are called, without variant and ending."""
 
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}
+
+# Which schedulers space timesteps so if they are not told; others that are met take linspace.
+_LEADING = ("DDIM", "DDIMParallel", "DDPM", "DDPMParallel", "LCM", "PNDM", "TCD")
 
 # Never used for pictures: a buffer of numbers 0, 1, 2, …, and what compares texts with images.
 _UNUSED = ("position_ids", "text_projection.weight", "logit_scale")
@@ -157,8 +161,11 @@ def _weights_file(folder: Path, name: str, variant: str | None) -> Path:
 
 
 def _variant(file: str) -> str:
-    """``fp16`` of ``model.fp16.safetensors`` and of ``model.safetensors.index.fp16.json``."""
-    stem, *parts = file.split(".")
+    """``fp16`` of ``model.fp16.safetensors`` and of ``model.safetensors.index.fp16.json``.
+
+    And of one of several: ``model.fp16-00001-of-00002.safetensors``.
+    """
+    stem, *parts = re.sub(r"-\d{5}-of-\d{5}\.", ".", file).split(".")
     if stem not in sum(STEMS.values(), ()):
         return ""
     return parts[-2] if len(parts) == 2 or parts[1:2] == ["index"] and len(parts) == 4 else ""
@@ -355,9 +362,11 @@ def _scheduler(path: Path) -> dict[str, Any]:
     )
     config.one_of("beta_schedule", "linear", ("scaled_linear",))
     prediction = config.one_of("prediction_type", "epsilon", PREDICTIONS)
+    leading = {f"{name}Scheduler" for name in _LEADING} | {None}
+    spaced = "leading" if config.get("_class_name") in leading else "linspace"
     return {
         "prediction": PREDICTIONS[prediction],
         "beta_start": config.number("beta_start", 0.0001),
         "beta_end": config.number("beta_end", 0.02),
-        "spacing": config.one_of("timestep_spacing", "leading", WHOLE_SPACINGS),
+        "spacing": config.one_of("timestep_spacing", spaced, WHOLE_SPACINGS),
     }
