@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from xray.checkpoints.checkpoint import Checkpoint, Component
-from xray.checkpoints.files import Tensor, open_tensors, read_json, sha256, shown
+from xray.checkpoints.files import open_tensors, read_json, sha256
 from xray.checkpoints.names import diffusers_name, modern
+from xray.checkpoints.sizes import check_sizes
 from xray.checkpoints.vocabulary import open_vocabulary
 from xray.schedule import WHOLE_SPACINGS
-
-Shape = tuple[int, ...]
 
 FOLDERS = {"text_encoder": "text_encoder", "unet": "unet", "autoencoder": "vae"}
 """Where a model's folder has its components."""
@@ -118,24 +117,9 @@ def open_component(
         for key, tensor in modern(open_tensors(path)).items()
         if not key.endswith(_UNUSED)
     }
-    _check_sizes(folder, _ANCHORS[name](sizes), tensors)
-    return Component(str(folder), sizes, tensors, diffusers_name, sha256(path))
-
-
-def _check_sizes(folder: Path, anchors: dict[str, Shape], tensors: dict[str, Tensor]) -> None:
-    """Refuse a configuration that is not the weights', before networks of its sizes are built.
-
-    They are built before all tensors are compared, and of absurd sizes that would never end.
-    """
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    wanted = {diffusers_name(key): shape for key, shape in anchors.items()}
-    differ = [
-        f"{name} is {shapes.get(name, 'missing')}, not {shape}"
-        for name, shape in wanted.items()
-        if shapes.get(name) != shape
-    ]
-    if differ:
-        raise ValueError(f"{folder}: the weights are not of config.json's sizes: {shown(differ)}")
+    component = Component(str(folder), sizes, tensors, diffusers_name, sha256(path))
+    check_sizes(folder, name, component)
+    return component
 
 
 def _full_name(component: str, key: str) -> str:
@@ -325,27 +309,6 @@ _SIZES: dict[str, Callable[[_Config], dict[str, Any]]] = {
     "text_encoder": _text_sizes,
     "unet": _unet_sizes,
     "autoencoder": _autoencoder_sizes,
-}
-
-
-# Of each size one variable that has it, the last of those that are counted.
-_ANCHORS: dict[str, Callable[[dict[str, Any]], dict[str, Shape]]] = {
-    "text_encoder": lambda s: {
-        "text/embedding/token/embeddings": (s["vocab_size"], s["text_width"]),
-        "text/embedding/position/embeddings": (s["text_length"], s["text_width"]),
-        f"text/layer.{s['text_layers'] - 1}/fc1/bias": (4 * s["text_width"],),
-    },
-    "unet": lambda s: {
-        "unet/mid/attn.0/cross/to_k/kernel": (s["widths"][-1], s["text_width"]),
-        **{
-            f"unet/down.{level}/res.{s['blocks'] - 1}/conv2/bias": (width,)
-            for level, width in enumerate(s["widths"])
-        },
-    },
-    "autoencoder": lambda s: {
-        f"encoder/level.{level}/res.{s['ae_blocks'] - 1}/conv2/bias": (width,)
-        for level, width in enumerate(s["ae_widths"])
-    },
 }
 
 
