@@ -1,10 +1,17 @@
-"""Shared by all tests: the smallest random model, and quiet TensorFlow."""
+"""Shared by all tests: the smallest random model, quiet TensorFlow, and nobody's own cache."""
 
 import os
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores: one thread each
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+
+# Before anything reads them: no test sees what its user has fetched.
+_CACHES = tempfile.TemporaryDirectory(prefix="diffusion-xray-tests-")  # gone when Python ends
+os.environ["XRAY_CACHE"] = os.path.join(_CACHES.name, "xray")
+os.environ["HF_HOME"] = os.path.join(_CACHES.name, "huggingface")
+os.environ["HF_HUB_CACHE"] = os.path.join(_CACHES.name, "huggingface", "hub")
 
 import matplotlib  # noqa: E402
 

@@ -233,6 +233,14 @@ def test_every_style_of_name_comes_to_its_kernels_and_off_again(own, tmp_path, n
         ({"lora_alpha": 6, "use_rslora": True}, 6 / 3**0.5),
         ({"lora_alpha": 3, "alpha_pattern": {"attn1.to_q": 12}}, 4),
         ({"lora_alpha": 3, "alpha_pattern": {"attn1.to_q": 12, "to_q": 6}}, 4),
+        ({"lora_alpha": 3, "alpha_pattern": {"^to_q": 12}}, 1),  # the whole name, as in PEFT
+        (
+            {
+                "lora_alpha": 3,
+                "alpha_pattern": {f"^down_blocks.0.attentions.0.{ATTENTION}.attn1.to_q": 12},
+            },
+            4,
+        ),
         ({"lora_alpha": 0}, 0),
     ],
 )
@@ -259,6 +267,32 @@ def test_a_configuration_that_is_none_is_refused(own, tmp_path, metadata):
     with pytest.raises(ValueError, match=r"lora_adapter_metadata|a number is read"):
         own.load_lora(path)
     assert not own.adapters
+
+
+@pytest.mark.parametrize("pattern", [r"attn[12]\.to_q", ".*attn1.*", "to_(q|k)", ""])
+def test_a_regular_expression_for_alpha_is_refused_and_not_ignored(own, tmp_path, pattern):
+    key = "unet/down.0/attn.0/self/to_q/kernel"
+    metadata = {"unet.lora_alpha": 3, "unet.alpha_pattern": {pattern: 12}}
+    written = {"lora_adapter_metadata": json.dumps(metadata)}
+    path = write(tmp_path / "l.safetensors", {key: LAYERS[key]}, peft, alpha=None, metadata=written)
+    with pytest.raises(ValueError, match=r"l\.safetensors: its alpha_pattern has .*write out"):
+        own.load_lora(path)
+    assert not own.adapters
+
+
+@pytest.mark.parametrize("dtype", ["i8", "i4", "u1"])
+def test_alpha_may_be_a_whole_number(own, tmp_path, dtype):
+    from safetensors.numpy import load_file
+
+    path = write(tmp_path / "l.safetensors", LAYERS, alpha=2)
+    tensors = load_file(path)
+    whole = {k: v.astype(dtype) if k.endswith(".alpha") else v for k, v in tensors.items()}
+    save_file(whole, path)
+    before = weights(own)
+    own.load_lora(path)
+    wanted = expected(before, LAYERS, 2 / RANK)
+    for key in LAYERS:
+        np.testing.assert_allclose(weights(own)[key], wanted[key], rtol=0, atol=2e-6)
 
 
 def test_a_folder_of_peft_has_its_configuration_beside(own, tmp_path):
@@ -455,6 +489,37 @@ def test_what_does_not_fit_is_refused_and_the_model_left_as_it_was(own, tmp_path
 def test_a_scale_is_a_number(own, tmp_path, scale):
     with pytest.raises(ValueError, match="scale must be a number"):
         own.load_lora(tmp_path / "none.safetensors", scale)
+
+
+@pytest.mark.parametrize("scale", [1e38, -1e39])
+def test_a_scale_that_makes_weights_infinite_is_refused(own, tmp_path, scale):
+    path = write(tmp_path / "l.safetensors", LAYERS)
+    before = weights(own)
+    with pytest.raises(ValueError, match=r"l\.safetensors has numbers that are too large for flo"):
+        own.load_lora(path, scale)
+    assert same(weights(own), before) and not own.adapters
+
+
+def test_what_is_kept_in_half_precision_never_becomes_infinite(folder, tmp_path):
+    half = xray.load(folder, dtype="float16")
+    before = weights(half)
+    path = write(tmp_path / "l.safetensors", LAYERS)
+    with pytest.raises(ValueError, match="too large for float16: give a smaller scale"):
+        half.load_lora(path, 1e6)
+    save_file({"<toy>": learned(1) * 1e6}, tmp_path / "toy.safetensors")
+    with pytest.raises(ValueError, match="<toy> has numbers that are too large for float16"):
+        half.load_textual_inversion(tmp_path / "toy.safetensors")
+    assert same(weights(half), before) and not half.adapters
+    # Two that hold only together: the one cannot be taken off, and nothing has changed.
+    other = write(tmp_path / "o.safetensors", LAYERS)
+    largest = max(np.abs(up @ down).max() for down, up in factors(LAYERS).values())
+    scale = 4e4 / float(largest) * RANK / ALPHA
+    first = half.load_lora(other, -scale)
+    half.load_lora(path, 2 * scale)
+    merged = weights(half)
+    with pytest.raises(ValueError, match="too large for float16"):
+        half.unload(first)
+    assert same(weights(half), merged) and len(half.adapters) == 2
 
 
 # --- textual inversion --------------------------------------------------------------------------

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ldm_layout import ldm_state, training_leftovers
+from ldm_layout import as_converted, ldm_state, training_leftovers
 from safetensors.numpy import load_file, save_file
 from test_checkpoints import weights_of
 from typer.testing import CliRunner
 
 import xray
-from xray import cli
+from xray import cli, memory
 from xray.architecture import Architecture
 from xray.checkpoints import building, export_diffusers, save
 from xray.networks import variables
@@ -157,6 +157,29 @@ def test_what_is_rounded_to_half_precision_says_so(folder, copy, tiny, model):
         xray.load(folder, dtype="int8")
 
 
+@pytest.mark.parametrize("kept", ["float32", "float64", "bfloat16"])
+def test_numbers_too_large_for_half_precision_are_refused_in_every_form(kept):
+    import ml_dtypes  # noqa: F401  tells NumPy of bfloat16
+
+    large = np.array([1, -1e30]).astype(kept)
+    with pytest.raises(ValueError, match="x has numbers that are too large for float16.*float32"):
+        building.cast("x", large, "float16")
+    np.testing.assert_array_equal(building.cast("x", large, "float32"), large.astype("float32"))
+
+
+@pytest.mark.parametrize("write", [export_diffusers, save])
+def test_numbers_too_large_for_half_precision_are_not_written_as_infinite(model, tmp_path, write):
+    bias = all_variables(model.networks)["unet/conv_in/bias"]
+    before = bias.numpy()
+    bias.assign(before + np.float32(1e5))
+    try:
+        with pytest.raises(ValueError, match="unet/conv_in/bias has numbers that are too large"):
+            write(model, tmp_path / "half", dtype="float16")
+        assert not list(tmp_path.rglob("*.safetensors"))
+    finally:
+        bias.assign(before)
+
+
 def test_brain_floats_are_read(model, copy, spare):
     import ml_dtypes
 
@@ -254,6 +277,49 @@ def test_a_variant_is_found_by_its_name(model, by_variant, spare):
         xray.load(by_variant, variant="ema")
     with pytest.raises(ValueError, match="variant='fp16' is for diffusers folders, and mini"):
         xray.load("mini", variant="fp16")
+
+
+def test_a_variant_in_shards_is_found_by_its_name(model, spare, tmp_path):
+    folder = tmp_path / "tiny"
+    export_diffusers(model, folder, shard_bytes=100_000)
+    # As diffusers and transformers name them: STEM.fp16-00001-of-00006.safetensors
+    for place in ("unet", "vae", "text_encoder"):
+        for path in sorted((folder / place).glob("*.safetensors")):
+            stem, *part = path.stem.split("-", 1)
+            path.rename(path.with_name("-".join([f"{stem}.fp16", *part]) + ".safetensors"))
+        for path in (folder / place).glob("*.index.json"):
+            index = json.loads(path.read_text())
+            shards = {k: v.replace("-", ".fp16-", 1) for k, v in index["weight_map"].items()}
+            path.unlink()
+            index = json.dumps({**index, "weight_map": shards})
+            path.with_name(path.name.replace(".json", ".fp16.json")).write_text(index)
+    assert (folder / "unet" / "diffusion_pytorch_model.safetensors.index.fp16.json").is_file()
+    with into(spare):
+        loaded = xray.load(folder)
+    assert_same_weights(weights_of(loaded), weights_of(model))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "spacing"),
+    [  # defaults of diffusers 0.42
+        ("DDIMScheduler", "leading"),
+        ("DDPMScheduler", "leading"),
+        ("PNDMScheduler", "leading"),
+        ("LCMScheduler", "leading"),
+        ("EulerDiscreteScheduler", "linspace"),
+        ("EulerAncestralDiscreteScheduler", "linspace"),
+        ("LMSDiscreteScheduler", "linspace"),
+        ("HeunDiscreteScheduler", "linspace"),
+        ("DPMSolverMultistepScheduler", "linspace"),
+        ("UniPCMultistepScheduler", "linspace"),
+        (None, "leading"),
+    ],
+)
+def test_spacing_that_is_not_written_is_the_schedulers_own(copy, scheduler, spacing):
+    edit_json(
+        copy / "scheduler" / "scheduler_config.json", _class_name=scheduler, timestep_spacing=None
+    )
+    assert xray.checkpoints.open_checkpoint(copy).spacing == spacing
 
 
 def test_the_noise_schedule_is_read(copy, spare):
@@ -498,6 +564,33 @@ def test_version_2_must_be_told_what_it_predicts(published):
         xray.load(path)
 
 
+def test_version_2_has_all_its_layers_whether_or_not_openclips_last_is_there(published, tmp_path):
+    path, arch, weights, networks = published
+    if not arch.linear_projections:
+        pytest.skip("1.x has no layer that is not used")
+    save_file(as_converted(load_file(path)), tmp_path / "converted.safetensors")
+    with into(networks):
+        loaded = xray.load(tmp_path / "converted.safetensors", **options(arch))
+    assert loaded.architecture.text_layers == arch.text_layers
+    assert_same_weights(weights_of(loaded), weights)
+
+
+@pytest.mark.parametrize(("blocks", "comparing"), [(23, True), (24, False), (24, True)])
+def test_of_version_2_itself_23_layers_are_read(tmp_path, blocks, comparing):
+    name = "cond_stage_model.model"
+    held = {
+        f"{name}.token_embedding.weight": np.zeros((3, 1024), np.float32),
+        f"{name}.positional_embedding": np.zeros((2, 1024), np.float32),
+        **{f"{name}.transformer.resblocks.{i}.ln_1.bias": np.zeros(3) for i in range(blocks)},
+    }
+    if comparing:
+        held[f"{name}.logit_scale"] = np.zeros(1, np.float32)
+    save_file(held, tmp_path / "text.safetensors")
+    text = xray.checkpoints.open_checkpoint(tmp_path / "text.safetensors").components
+    assert text["text_encoder"].sizes["text_layers"] == 23
+    assert len(text["text_encoder"].tensors) == 2 + 23
+
+
 def test_a_vocabulary_can_be_given(published, tokenizer):
     path, arch, _, networks = published
     with into(networks):
@@ -700,6 +793,39 @@ def test_an_export_that_fails_leaves_nothing(model, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@contextlib.contextmanager
+def full_disk(most=50_000):
+    """No file can grow larger than so many bytes."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_half_written(model, tmp_path):
+    place = tmp_path / "model"
+    with full_disk(), pytest.raises(OSError, match=r"safetensors cannot be written: .*make room"):
+        export_diffusers(model, place)
+    assert list(tmp_path.iterdir()) == []
+    save(model, place)
+    before = {path.name: path.read_bytes() for path in place.iterdir()}
+    with full_disk(), pytest.raises(OSError, match=r"safetensors cannot be written: .*make room"):
+        save(model, place, dtype="float32")
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+
+
+def test_the_command_ends_in_one_line_where_the_disk_is_full(folder, spare, tmp_path):
+    with into(spare), full_disk():
+        told = CliRunner().invoke(cli.app, ["export", str(folder), str(tmp_path / "out")])
+    assert told.exit_code == 2
+    (line,) = told.stderr.splitlines()
+    assert line.startswith("error: ") and "cannot be written" in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_model_without_vocabulary_cannot_be_exported(model, tmp_path, monkeypatch):
     monkeypatch.setattr(model, "tokenizer", None)
     with pytest.raises(ValueError, match="has no tokenizer"):
@@ -717,6 +843,15 @@ def test_the_command_writes_what_load_opens(folder, model, spare, tmp_path, form
     with into(spare):
         loaded = xray.load(tmp_path / "out")
     assert_same_weights(weights_of(loaded), weights_of(model))
+
+
+def test_the_command_has_all_weights_in_memory_where_load_would_not(
+    folder, spare, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(memory, "total", lambda: 10**8)  # less than any model takes
+    with into(spare):
+        told = CliRunner().invoke(cli.app, ["export", str(folder), str(tmp_path / "out")])
+    assert told.exit_code == 0, told.output
 
 
 def test_the_command_refuses_other_forms_before_it_begins(folder, tmp_path):

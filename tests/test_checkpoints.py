@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 import xray
 from xray import checkpoints
-from xray.checkpoints import building, files, save
+from xray.checkpoints import building, files, registry, save
 from xray.environment import EnvironmentProblem
 from xray.networks import variables
 
@@ -152,6 +154,13 @@ def test_an_unknown_model_is_refused_with_those_there_are(name, arguments, messa
         xray.load(name, **arguments)
 
 
+def test_what_is_on_this_machine_does_not_depend_on_who_runs_the_tests():
+    from huggingface_hub import constants
+
+    for place in (registry.cache(), Path(constants.HF_HUB_CACHE), Path(constants.HF_HOME)):
+        assert place.is_relative_to(tempfile.gettempdir())
+
+
 @pytest.mark.usefixtures("nothing_is_built")
 def test_an_architecture_alone_has_no_weights(tiny):
     with pytest.raises(ValueError, match="no pretrained weights; give weights=None"):
@@ -172,6 +181,65 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 def test_a_damaged_configuration_is_named(copy, text):
     (copy / "config.json").write_text(text)
     with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        xray.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"text_layers": "2"}, "text_layers is '2', not a whole number above 0"),
+        ({"text_layers": 0}, "text_layers is 0, not a whole number above 0"),
+        ({"text_width": 16.0}, r"text_width is 16\.0, not a whole number"),
+        ({"blocks": True}, "blocks is True, not a whole number"),
+        ({"widths": 16}, "widths is 16, not whole numbers above 0"),
+        ({"heads": [2, 2, 2, "2"]}, r"heads is \(2, 2, 2, '2'\), not whole numbers above 0"),
+        ({"ae_widths": [4, 4, 8]}, r"ae_widths \(4, 4, 8\) are not of four levels"),
+        ({"linear_projections": 1}, "linear_projections is 1, not true or false"),
+        ({"beta_start": "x"}, "beta_start is 'x', not a number above 0"),
+        ({"beta_end": float("inf")}, "beta_end is inf, not a number above 0"),
+        ({"size": "64"}, "size is '64', not a whole number"),
+        ({"prediction": "foo"}, "prediction 'foo' is not one of epsilon, v, sample"),
+        ({"text_activation": []}, r"text_activation is \(\), not a word"),
+        ({"text_activation": "relu"}, "text_activation 'relu' is not one of quick_gelu, gelu"),
+        ({"numerics": "foo"}, "numerics 'foo' is not one of reference, keras_cv"),
+        ({"spacing": "foo"}, "spacing 'foo' is not one of leading"),
+        ({"spacing": ["leading"]}, r"spacing \['leading'\] is not one of leading"),
+        ({"name": 5}, "name is 5, not a word"),
+        ({"rgb_matrix": "x"}, "rgb_matrix is 'x', not 5 × 3 numbers"),
+        ({"rgb_matrix": [[1, 2, 3]]}, r"rgb_matrix is \[\[1, 2, 3\]\], not 5 × 3 numbers"),
+    ],
+)
+@pytest.mark.usefixtures("nothing_is_built")
+def test_a_value_that_cannot_be_is_named_with_its_file(copy, values, message):
+    config = json.loads((copy / "config.json").read_text())
+    for key, value in values.items():
+        (config if key in config else config["architecture"])[key] = value
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config\.json is damaged: .*" + message):
+        xray.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"text_layers": 10**9}, r"text/layer\.999999999/fc1/bias is missing, not \(64,\)"),
+        ({"vocab_size": 10**12}, r"token/embeddings is \(\d+, 16\), not \(1000000000000, 16\)"),
+        ({"blocks": 10**9}, r"unet/down\.0/res\.999999999/conv2/bias is missing"),
+        ({"ae_widths": [4, 4, 8, 8 * 10**9]}, r"bias is \(8,\), not \(8000000000,\)"),
+        (
+            {"text_width": 32},
+            r"embeddings is \(\d+, 16\), not \(\d+, 32\)",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("nothing_is_built")
+def test_sizes_that_the_weights_have_not_are_refused_before_building(copy, values, message):
+    config = json.loads((copy / "config.json").read_text())
+    config["architecture"].update(values)
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        ValueError, match=r"the weights are not of config\.json's sizes: .*" + message
+    ):
         xray.load(copy)
 
 

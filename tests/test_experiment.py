@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,3 +91,35 @@ def test_finish_writes_the_summary_and_says_where_things_are(capsys):
     assert seconds["total"] == pytest.approx(seconds["load"] + 0.75, abs=2e-3)
     assert summary["peak_memory"] > 20e6  # a Python process with matplotlib
     assert "a/summary.json" in capsys.readouterr().out.splitlines()
+
+
+LOAD = """
+from pathlib import Path
+from xray import memory
+from xray.experiment import Experiment
+
+this = Experiment("question", Path())
+memory.total = lambda: 10**8  # less than the miniature takes
+this.load("mini")
+this.load("mini", memory="fast")
+"""
+
+
+def test_what_load_says_reaches_the_terminal_and_what_tensorflow_says_does_not():
+    pty = pytest.importorskip("pty")
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    terminal, theirs = pty.openpty()
+    command = [sys.executable, "-c", LOAD]
+    with subprocess.Popen(command, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        said = b""
+        try:
+            while more := os.read(terminal, 4096):
+                said += more
+        except OSError:  # so Linux tells that nobody writes any more
+            pass
+    os.close(terminal)
+    assert process.returncode == 0
+    first, *bar = said.decode().splitlines()
+    assert first.startswith("one network in memory at a time: mini takes")
+    assert bar and all("reading weights" in line or line.startswith("\x1b[") for line in bar)

@@ -332,7 +332,9 @@ def test_two_fetches_at_once_do_not_mix(server):
     model = published(server)
     first = threading.Thread(target=fetching.fetch, args=[model])
     first.start()
+    deadline = time.monotonic() + 30
     while not server.asked:
+        assert time.monotonic() < deadline, "the first fetch has asked for nothing"
         time.sleep(0.01)
     with pytest.raises(OSError, match="another fetch is under way"):
         fetching.fetch(model)

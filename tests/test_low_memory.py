@@ -9,7 +9,7 @@ import pytest
 
 import xray
 from xray import memory
-from xray.checkpoints import native, room
+from xray.checkpoints import building, native, room
 from xray.networks import variables
 from xray.resources import shipped
 
@@ -120,6 +120,16 @@ def test_too_little_free_memory_is_refused_with_what_would_fit(checkpoint, monke
     monkeypatch.setattr(memory, "available", lambda: low // 2)
     with pytest.raises(ValueError, match="end other programs first"):
         room.choose("low", checkpoint, "float32")
+
+
+def test_random_weights_that_have_no_room_are_refused_before_they_are_drawn(monkeypatch):
+    monkeypatch.setattr(building, "_QuickNormal", None)
+    monkeypatch.setattr(memory, "available", lambda: 4 * 10**9)
+    # 1.07 billion numbers of four bytes, and what a run takes beside.
+    with pytest.raises(
+        ValueError, match=r'takes about 5\.96 GB .* 4 GB is free: dtype="float16" takes 3\.83'
+    ):
+        xray.load("sd-v1-4", weights=None)
 
 
 def test_a_container_has_no_more_than_its_share(monkeypatch):

@@ -53,6 +53,36 @@ def test_of_a_process_that_has_ended_nothing_is_held():
     assert memory.own(process.pid) == 0
 
 
+@pytest.fixture
+def container(tmp_path, monkeypatch):
+    """A group of 8 GB that holds 6 GB, 3 of them files, within one without limit."""
+    held = {"anon": 3 * 10**9, "file": 3 * 10**9, "active_file": 10**9, "inactive_file": 2 * 10**9}
+    for name, limit in (("inner", "8000000000"), ("outer", "max")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / name / "memory.current").write_text("6000000000\n")
+        stat = "".join(f"{kind} {size}\n" for kind, size in held.items())
+        (tmp_path / name / "memory.stat").write_text(stat)
+    monkeypatch.setattr(memory, "_groups", lambda: [tmp_path / "inner", tmp_path / "outer"])
+    return tmp_path / "inner"
+
+
+@pytest.mark.parametrize(
+    ("of_machine", "available"), [(60 * 10**9, 5 * 10**9), (2 * 10**9, 2 * 10**9)]
+)
+def test_in_a_container_no_more_is_available_than_it_has_left(
+    container, monkeypatch, of_machine, available
+):
+    told = {"MemAvailable": of_machine, "MemTotal": 64 * 10**9}
+    monkeypatch.setattr(memory, "_sizes", lambda path: told)
+    assert (memory.total(), memory.available()) == (8 * 10**9, available)
+
+
+def test_a_container_that_is_over_its_limit_has_nothing_left(container):
+    (container / "memory.current").write_text("12000000000\n")
+    assert memory.available() == 0
+
+
 def test_memory_that_is_available_is_less_than_there_is():
     if (found := memory.available()) is None:
         pytest.skip("the system does not say")

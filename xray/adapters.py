@@ -91,8 +91,8 @@ def load_lora(model: Generator, path: str | Path, scale: float = 1.0) -> Adapter
         What `unload` takes to remove it again. Traces have it among their ``adapters``.
 
     Raises:
-        ValueError: it is no LoRA, or for another model; the model is unchanged. Or it was opened
-            with ``memory="low"``.
+        ValueError: it is no LoRA, or for another model, or makes numbers that are too large; the
+            model is unchanged. Or it was opened with ``memory="low"``.
         FileNotFoundError: nothing is there.
 
     Reference:
@@ -178,8 +178,8 @@ def unload(model: Generator, adapter: Adapter) -> None:
         adapter: one of `model.adapters`.
 
     Raises:
-        ValueError: it is not one of them; or the model's own files have changed, and the model is
-            left as it is.
+        ValueError: it is not one of them; or the model's own files have changed, or what stays
+            makes numbers that are too large, and the model is left as it is.
 
     Example:
         >>> model.unload(model.adapters[-1])
@@ -188,7 +188,7 @@ def unload(model: Generator, adapter: Adapter) -> None:
     if len(left) == len(model.adapters):
         raise ValueError(f"{adapter!r} is not among this model's adapters")
     for key in adapter.changes:
-        model.own.kept[key]()  # all can be read: only then is anything changed
+        _merged(model, left, key)  # all can be had: only then is anything changed
     _restore(model, left, adapter.changes)
     _use(model, left)
 
@@ -226,20 +226,32 @@ def _added(adapter: Adapter, key: str, values: np.ndarray) -> np.ndarray:
     change = adapter.changes[key].read(key, values.shape)
     if not np.isfinite(change).all():
         raise ValueError(f"{adapter.source} is damaged: what it adds to {key} is not finite")
-    merged = values.astype(np.float32) + np.float32(adapter.scale) * change
-    return merged.astype(values.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # told below
+        merged = values.astype(np.float32) + np.float32(adapter.scale) * change
+        merged = merged.astype(values.dtype)
+    if not np.isfinite(merged).all():
+        raise ValueError(
+            f"{key} with {adapter.scale:g} of {adapter.source} has numbers that are too large for "
+            f"{values.dtype}: give a smaller scale"
+        )
+    return merged
+
+
+def _merged(model: Generator, adapters: list[Adapter], key: str) -> np.ndarray:
+    """A variable's own values, with what these adapters add to them."""
+    values = model.own.kept[key]()
+    for adapter in adapters:
+        if key in adapter.changes:
+            values = _added(adapter, key, values)
+    return values
 
 
 def _restore(model: Generator, adapters: list[Adapter], keys: Iterable[str]) -> None:
-    """Give variables their own values, with what these adapters add to them."""
+    """Give variables what `_merged` has for them."""
     kernels = _kernels(model)
     for key in keys:
-        values = model.own.kept[key]()
-        merged = [adapter for adapter in adapters if key in adapter.changes]
-        for adapter in merged:
-            values = _added(adapter, key, values)
-        kernels[key].assign(values)
-        if not merged:
+        kernels[key].assign(_merged(model, adapters, key))
+        if not any(key in adapter.changes for adapter in adapters):
             del model.own.kept[key]
 
 
@@ -265,6 +277,7 @@ def _use(model: Generator, adapters: list[Adapter]) -> None:
 def _teach(model: Generator, words: list[Adapter]) -> None:
     """The model's own vocabulary and embeddings, and these words after them."""
     from xray.architecture import build_text_embedding, initial_weights
+    from xray.checkpoints.building import cast
     from xray.program import Part
 
     tokenizer = model.own.tokenizer
@@ -273,7 +286,8 @@ def _teach(model: Generator, words: list[Adapter]) -> None:
     net = model.networks["text"]
     old = net.embedding
     own = old.token_embedding.embeddings.numpy()[: len(model.own.tokenizer.vocabulary)]
-    table = np.concatenate([own, *(word.vectors.astype(own.dtype) for word in words)])
+    added = (cast(word.token, word.vectors, own.dtype.name) for word in words)
+    table = np.concatenate([own, *added])
     model.architecture = replace(model.architecture, vocab_size=len(table))
     # A layer of its own: the other may belong to a KerasCV model, and cannot grow.
     with initial_weights(lambda shape: np.zeros(shape, np.float32), own.dtype.name):

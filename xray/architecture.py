@@ -12,8 +12,10 @@ see, without calling it: tracing a whole model symbolically costs Keras ten seco
 from __future__ import annotations
 
 import contextlib
+import math
+import numbers
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from xray.networks import Autoencoder, Level, TextEncoder, UNet
@@ -39,6 +41,9 @@ class Architecture:
         prediction: what the U-Net predicts: ``"epsilon"``, ``"v"`` or ``"sample"``.
         beta_start, beta_end: of the noise it learned to see, see `xray.samplers.NoiseSchedule`.
         size: side of the picture it was trained on, in pixels.
+
+    Raises:
+        ValueError: one of them cannot be; names it and its value.
     """
 
     vocab_size: int = 49408
@@ -62,6 +67,18 @@ class Architecture:
     size: int = 512
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value, (kind, fits) = getattr(self, field.name), _KINDS[field.type]
+            if not fits(value):
+                raise ValueError(f"{field.name} is {value!r:.80}, not {kind}")
+        for what, known in _CHOICES.items():
+            if getattr(self, what) not in known:
+                raise ValueError(
+                    f"{what} {getattr(self, what)!r:.80} is not one of {', '.join(known)}"
+                )
+        for what in ("widths", "heads", "ae_widths"):
+            if len(getattr(self, what)) != 4:
+                raise ValueError(f"{what} {getattr(self, what)!r:.80} are not of four levels")
         for what, counts, widths in (
             ("text_heads", [self.text_heads], [self.text_width]),
             ("heads", self.heads, self.widths),
@@ -85,6 +102,31 @@ class Architecture:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Architecture:
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0
+
+
+# By the annotations of `Architecture`: what its numbers are, for errors, and whether one is.
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "int": ("a whole number above 0", _whole),
+    "tuple[int, ...]": (
+        "whole numbers above 0",
+        lambda value: isinstance(value, tuple) and all(map(_whole, value)),
+    ),
+    "float": (
+        "a number above 0",
+        lambda v: isinstance(v, numbers.Real) and not isinstance(v, bool) and 0 < v < math.inf,
+    ),
+    "bool": ("true or false", lambda value: isinstance(value, bool)),
+    "str": ("a word", lambda value: isinstance(value, str)),
+}
+
+_CHOICES = {
+    "text_activation": ("quick_gelu", "gelu"),
+    "prediction": ("epsilon", "v", "sample"),
+}
 
 
 SD1 = Architecture()

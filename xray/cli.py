@@ -14,7 +14,7 @@ import typer
 import xray
 from xray import cli_weights, options
 from xray.experiment import output_folder, save_figures
-from xray.script import command, quiet_tensorflow, table
+from xray.script import command, quiet_tensorflow, start_tensorflow, table
 
 if TYPE_CHECKING:
     from xray.trace import Difference, Trace
@@ -154,8 +154,8 @@ def _show_site(trace: Trace, site: str) -> None:
 def _draw(trace: Trace, folder: Path, model: str | None) -> None:
     generator = None
     if model is not None:
-        with quiet_tensorflow():
-            generator = xray.load(model)
+        start_tensorflow()
+        generator = xray.load(model)
     from xray import plots
 
     print()
@@ -297,8 +297,8 @@ def export(
         if value not in known:
             raise ValueError(f"{option} {value!r} is not {' or '.join(known)}")
     with output_folder("export", folder, overwrite=overwrite):
-        with quiet_tensorflow():
-            generator = xray.load(model)
+        start_tensorflow()
+        generator = xray.load(model, memory="fast")  # what is written is all in memory
         from xray.checkpoints import export_diffusers, save
 
         if form == "diffusers":

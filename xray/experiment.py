@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xray.clock import Clock
-from xray.script import quiet_tensorflow
+from xray.script import start_tensorflow
 
 if TYPE_CHECKING:
     import xarray
@@ -52,14 +52,13 @@ class Experiment:
 
     def load(self, model: str, **asked: Any) -> Generator:
         """Open a model, as `xray.load`, without TensorFlow's start-up lines."""
-        with quiet_tensorflow():
-            # `load` would import them too; here the clock can tell them from the weights.
-            for module in ("xray.generator", "keras_cv.src.backend"):
-                importlib.import_module(module)
-            self.clock.lap("import")
-            from xray.checkpoints import load
+        # `load` would import it too; here the clock can tell it from the weights.
+        start_tensorflow()
+        importlib.import_module("xray.generator")
+        self.clock.lap("import")
+        from xray.checkpoints import load
 
-            generator = load(model, **asked)
+        generator = load(model, **asked)
         self.clock.lap("load")
         return generator
 

@@ -6,7 +6,7 @@ peak()                   # the most that this process ever held
 own(pid)                 # what another holds now, without mapped files (Linux)
 
 Reference:
-    proc(5), /proc/meminfo and /proc/pid/status.
+    proc(5), /proc/meminfo and /proc/pid/status; Linux's cgroup-v2.rst, memory.
 """
 
 from __future__ import annotations
@@ -28,8 +28,12 @@ def total() -> int | None:
 
 
 def available() -> int | None:
-    """Bytes that can be had without swapping, or None where the system does not say."""
-    return _sizes("/proc/meminfo").get("MemAvailable") or _pages("SC_AVPHYS_PAGES")
+    """Bytes that can be had without swapping, of the machine and of a container's share.
+
+    None where the system does not say.
+    """
+    found = _sizes("/proc/meminfo").get("MemAvailable") or _pages("SC_AVPHYS_PAGES")
+    return min((size for size in (found, *_rooms()) if size is not None), default=None)
 
 
 def peak() -> int | None:
@@ -74,16 +78,38 @@ def keep_freed() -> None:
         mallopt(option, value)
 
 
-def _limits() -> list[int]:
-    """memory.max of this process's cgroup and of those above it."""
+def _groups() -> list[Path]:
+    """The folders of this process's cgroup and of those above it."""
     try:
         line = next(x for x in Path("/proc/self/cgroup").read_text().splitlines() if x[:3] == "0::")
     except (OSError, StopIteration):
         return []
-    own, found = Path("/sys/fs/cgroup", line[3:].lstrip("/")), []
-    for folder in (own, *own.parents):
+    own = Path("/sys/fs/cgroup", line[3:].lstrip("/"))
+    return [own, *own.parents]
+
+
+def _limits() -> list[int]:
+    """How much each group may hold, of those that have a limit."""
+    found = []
+    for folder in _groups():
         with contextlib.suppress(OSError, ValueError):  # "max" where there is none
             found.append(int((folder / "memory.max").read_text()))
+    return found
+
+
+def _rooms() -> list[int]:
+    """How much more each group may hold, of those that have a limit."""
+    found = []
+    for folder in _groups():
+        with contextlib.suppress(OSError, ValueError):
+            limit, held = (
+                int((folder / f"memory.{name}").read_text()) for name in ("max", "current")
+            )
+            lines = (folder / "memory.stat").read_text().splitlines()
+            kinds = dict(line.split() for line in lines)
+            # Files that were read count as held, and give way: as MemAvailable has it.
+            files = int(kinds["inactive_file"]) + int(kinds["active_file"])
+            found.append(max(0, limit - held + files))
     return found
 
 

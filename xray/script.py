@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import inspect
 import os
 import sys
@@ -27,7 +28,7 @@ from typing import Any
 
 import typer
 
-from xray.environment import EnvironmentProblem
+from xray.environment import EnvironmentProblem, check_environment
 
 # ------------------------------------------------------------------------------------ commands
 
@@ -166,6 +167,20 @@ def quiet_tensorflow() -> Iterator[None]:
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
+
+
+def start_tensorflow() -> None:
+    """Import TensorFlow and have it set up its devices, while `quiet_tensorflow`.
+
+    What is said after that, such as by `xray.load`, is for the terminal.
+
+    Raises:
+        EnvironmentProblem: as `check_environment`.
+    """
+    check_environment()
+    with quiet_tensorflow():
+        importlib.import_module("keras_cv.src.backend")
+        importlib.import_module("tensorflow").constant(0)  # devices are set up for the first tensor
 
 
 # ----------------------------------------------------------------------------------------- tables

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xray.checkpoints import room
 from xray.checkpoints.checkpoint import COMPONENTS, Checkpoint, Component
 from xray.checkpoints.files import Tensor, shown
 from xray.memory import keep_freed
@@ -108,10 +109,16 @@ def random_model(
     exact: bool = False,
     dtype: str = "float32",
 ) -> Generator:
-    """A model with random weights that `seed` decides."""
+    """A model with random weights that `seed` decides.
+
+    Raises:
+        ValueError: too little memory is free.
+    """
     from xray.generator import Generator
     from xray.networks import variables
 
+    if arch.widths[0] >= LARGE:  # small ones fit anywhere, and are not built twice to be counted
+        room.check_random(name, arch, outline(name, arch).parameters, dtype)
     random = np.random.default_rng(seed)
     normal = _QuickNormal(random)
     networks = build(
@@ -257,16 +264,27 @@ def _value(
     key: str, tensor: Tensor, shape: tuple[int, ...], keras: bool, dtype: str = "float32"
 ) -> np.ndarray:
     """What a variable is to hold, of a tensor in a file: in one pass turned and made `dtype`."""
-    value = reserved(shape, dtype)
+    return cast(key, as_keras(key, tensor.read(), shape, keras), dtype, reserved(shape, dtype))
+
+
+def cast(key: str, value: np.ndarray, dtype: str, out: np.ndarray | None = None) -> np.ndarray:
+    """The numbers of a variable as `dtype`, written to `out` where it is given.
+
+    Raises:
+        ValueError: one is too large for `dtype` and would become infinite.
+    """
+    if value.dtype.name == "bfloat16":  # whose own casts do not say what is too large
+        value = value.astype(np.float32)
+    out = np.empty(value.shape, dtype) if out is None else out
     try:
         with np.errstate(over="raise"):
-            np.copyto(value, as_keras(key, tensor.read(), shape, keras), casting="unsafe")
+            np.copyto(out, value, casting="unsafe")
     except FloatingPointError as error:
         raise ValueError(
             f"{key} has numbers that are too large for {dtype}, whose largest is "
-            f"{np.finfo(dtype).max:g}: load the model as float32"
+            f"{np.finfo(dtype).max:g}" + (": ask for float32" if dtype == "float16" else "")
         ) from error
-    return value
+    return out
 
 
 def _differences(held: dict[str, Tensor], shapes: dict[str, list[tuple[int, ...]]]) -> str:

@@ -13,17 +13,17 @@ Reference:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from xray.checkpoints.checkpoint import Checkpoint, Component
-from xray.checkpoints.files import Tensor, open_tensors, read_json, sha256, shown
+from xray.checkpoints.files import open_tensors, read_json, sha256
 from xray.checkpoints.names import diffusers_name, modern
+from xray.checkpoints.sizes import check_sizes
 from xray.checkpoints.vocabulary import open_vocabulary
 from xray.schedule import WHOLE_SPACINGS
-
-Shape = tuple[int, ...]
 
 FOLDERS = {"text_encoder": "text_encoder", "unet": "unet", "autoencoder": "vae"}
 """Where a model's folder has its components."""
@@ -36,6 +36,9 @@ STEMS = {
 """What their weights are called, without variant and ending."""
 
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}
+
+# Which schedulers space timesteps so if they are not told; others that are met take linspace.
+_LEADING = ("DDIM", "DDIMParallel", "DDPM", "DDPMParallel", "LCM", "PNDM", "TCD")
 
 # Never used for pictures: a buffer of numbers 0, 1, 2, …, and what compares texts with images.
 _UNUSED = ("position_ids", "text_projection.weight", "logit_scale")
@@ -114,24 +117,9 @@ def open_component(
         for key, tensor in modern(open_tensors(path)).items()
         if not key.endswith(_UNUSED)
     }
-    _check_sizes(folder, _ANCHORS[name](sizes), tensors)
-    return Component(str(folder), sizes, tensors, diffusers_name, sha256(path))
-
-
-def _check_sizes(folder: Path, anchors: dict[str, Shape], tensors: dict[str, Tensor]) -> None:
-    """Refuse a configuration that is not the weights', before networks of its sizes are built.
-
-    They are built before all tensors are compared, and of absurd sizes that would never end.
-    """
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    wanted = {diffusers_name(key): shape for key, shape in anchors.items()}
-    differ = [
-        f"{name} is {shapes.get(name, 'missing')}, not {shape}"
-        for name, shape in wanted.items()
-        if shapes.get(name) != shape
-    ]
-    if differ:
-        raise ValueError(f"{folder}: the weights are not of config.json's sizes: {shown(differ)}")
+    component = Component(str(folder), sizes, tensors, diffusers_name, sha256(path))
+    check_sizes(folder, name, component)
+    return component
 
 
 def _full_name(component: str, key: str) -> str:
@@ -157,8 +145,11 @@ def _weights_file(folder: Path, name: str, variant: str | None) -> Path:
 
 
 def _variant(file: str) -> str:
-    """``fp16`` of ``model.fp16.safetensors`` and of ``model.safetensors.index.fp16.json``."""
-    stem, *parts = file.split(".")
+    """``fp16`` of ``model.fp16.safetensors`` and of ``model.safetensors.index.fp16.json``.
+
+    And of one of several: ``model.fp16-00001-of-00002.safetensors``.
+    """
+    stem, *parts = re.sub(r"-\d{5}-of-\d{5}\.", ".", file).split(".")
     if stem not in sum(STEMS.values(), ()):
         return ""
     return parts[-2] if len(parts) == 2 or parts[1:2] == ["index"] and len(parts) == 4 else ""
@@ -321,27 +312,6 @@ _SIZES: dict[str, Callable[[_Config], dict[str, Any]]] = {
 }
 
 
-# Of each size one variable that has it, the last of those that are counted.
-_ANCHORS: dict[str, Callable[[dict[str, Any]], dict[str, Shape]]] = {
-    "text_encoder": lambda s: {
-        "text/embedding/token/embeddings": (s["vocab_size"], s["text_width"]),
-        "text/embedding/position/embeddings": (s["text_length"], s["text_width"]),
-        f"text/layer.{s['text_layers'] - 1}/fc1/bias": (4 * s["text_width"],),
-    },
-    "unet": lambda s: {
-        "unet/mid/attn.0/cross/to_k/kernel": (s["widths"][-1], s["text_width"]),
-        **{
-            f"unet/down.{level}/res.{s['blocks'] - 1}/conv2/bias": (width,)
-            for level, width in enumerate(s["widths"])
-        },
-    },
-    "autoencoder": lambda s: {
-        f"encoder/level.{level}/res.{s['ae_blocks'] - 1}/conv2/bias": (width,)
-        for level, width in enumerate(s["ae_widths"])
-    },
-}
-
-
 def _scheduler(path: Path) -> dict[str, Any]:
     """What a scheduler's configuration says of the model, whichever sampler it is for.
 
@@ -355,9 +325,11 @@ def _scheduler(path: Path) -> dict[str, Any]:
     )
     config.one_of("beta_schedule", "linear", ("scaled_linear",))
     prediction = config.one_of("prediction_type", "epsilon", PREDICTIONS)
+    leading = {f"{name}Scheduler" for name in _LEADING} | {None}
+    spaced = "leading" if config.get("_class_name") in leading else "linspace"
     return {
         "prediction": PREDICTIONS[prediction],
         "beta_start": config.number("beta_start", 0.0001),
         "beta_end": config.number("beta_end", 0.02),
-        "spacing": config.one_of("timestep_spacing", "leading", WHOLE_SPACINGS),
+        "spacing": config.one_of("timestep_spacing", spaced, WHOLE_SPACINGS),
     }

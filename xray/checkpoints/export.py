@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from xray.checkpoints.building import as_torch
+from xray.checkpoints.building import as_torch, cast
 from xray.checkpoints.checkpoint import COMPONENTS
 from xray.checkpoints.diffusers import FOLDERS, PREDICTIONS, STEMS
+from xray.checkpoints.files import save_tensors
 from xray.checkpoints.names import diffusers_name
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ def export_diffusers(
         overwrite: replace a model that is there.
 
     Raises:
-        ValueError: the model has no tokenizer; something is at `folder`; unknown `dtype`; it was
-            opened with ``memory="low"``.
+        ValueError: the model has no tokenizer; something is at `folder`; unknown `dtype`, or
+            numbers that are too large for it; it was opened with ``memory="low"``.
         OSError: it cannot be written.
     """
     if dtype not in DTYPES:
@@ -108,7 +109,7 @@ def _tensors(model: Generator, name: str, dtype: str) -> list[_Stored]:
 
     def stored(key: str, variable: Any) -> _Stored:
         def values() -> np.ndarray:
-            value = as_torch(key, variable.numpy()).astype(dtype)
+            value = cast(key, as_torch(key, variable.numpy()), dtype)
             if name == "autoencoder" and "/attn." in key and value.ndim == 4:
                 value = value[:, :, 0, 0]  # the 1×1 convolutions here are matrices there
             return np.ascontiguousarray(value)
@@ -124,8 +125,6 @@ def _tensors(model: Generator, name: str, dtype: str) -> list[_Stored]:
 
 
 def _write_weights(tensors: Sequence[_Stored], folder: Path, stem: str, shard_bytes: int) -> None:
-    from safetensors.numpy import save_file
-
     shards: list[list[_Stored]] = [[]]
     for tensor in tensors:
         if shards[-1] and sum(t.nbytes for t in shards[-1]) + tensor.nbytes > shard_bytes:
@@ -136,7 +135,7 @@ def _write_weights(tensors: Sequence[_Stored], folder: Path, stem: str, shard_by
         names = [f"{stem}.safetensors"]
     for name, shard in zip(names, shards, strict=True):
         # Older readers want to be told that kernels lie as PyTorch has them.
-        save_file({t.name: t.values() for t in shard}, folder / name, metadata={"format": "pt"})
+        save_tensors({t.name: t.values() for t in shard}, folder / name, {"format": "pt"})
     if len(shards) > 1:
         index = {
             "metadata": {"total_size": sum(t.nbytes for t in tensors)},

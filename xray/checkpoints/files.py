@@ -15,6 +15,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,30 @@ def open_tensors(path: Path) -> dict[str, Tensor]:
     if start[8:9] == b"{":
         raise ValueError(f"{path} is damaged: of its {size:,} bytes, {length:,} are to be header")
     raise ValueError(f"{path} is no safetensors file: it begins with {start[:12]!r}")
+
+
+def save_tensors(
+    values: dict[str, np.ndarray], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file, which is there only when it is whole.
+
+    Raises:
+        OSError: it cannot be written, as where the disk is full; what was there is as it was.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        save_file(values, partial, metadata)
+        partial.replace(path)
+    except SafetensorError as error:
+        raise OSError(
+            f"{path} cannot be written: {error}. If the disk is full, make room, or write it "
+            "elsewhere"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def unchanged(path: Path, read: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
@@ -316,6 +341,7 @@ def _open_pickle(path: Path) -> dict[str, Tensor]:
 
 def _torch_dtype(value: Any) -> str:
     names = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
+    names |= {"int64": "I64", "int32": "I32"}
     name = str(value.dtype).removeprefix("torch.")
     return names.get(name, name)
 

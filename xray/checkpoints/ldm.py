@@ -34,8 +34,12 @@ LEVELS = 4
 _UNUSED = re.compile(
     r"(betas|alphas_cumprod(_prev)?|(sqrt|log|posterior)_.*|lvlb_weights|logvar|scale_factor"
     r"|model_ema\..*|(first_stage_model\.)?(loss\..*|model_ema\..*)"
-    r"|cond_stage_model\..*(position_ids|text_projection(\.weight)?|logit_scale|attn_mask))"
+    r"|cond_stage_model\.transformer\..*(position_ids|text_projection(\.weight)?|logit_scale)"
+    r"|cond_stage_model\..*attn_mask)"
 )
+
+# What compares texts with images in OpenCLIP's own text encoder.
+_COMPARING = ("text_projection", "logit_scale")
 
 
 def open_file(
@@ -193,12 +197,25 @@ def _clip(part: _Part) -> tuple[dict[str, Any], dict[str, Tensor], Any]:
 
 
 def _openclip(part: _Part) -> tuple[dict[str, Any], dict[str, Tensor], Any]:
-    """Of 2.x, which ends one layer before the last."""
+    """Of 2.x, which ends one layer before OpenCLIP's last.
+
+    Stability AI's files have the last layer too. Files that were converted from diffusers' folders
+    have only those that are used, and nothing of what compares texts with images.
+    """
     vocabulary, width = part.shape("token_embedding.weight", 2)
     length, _ = part.shape("positional_embedding", 2)
-    layers = part.count("transformer.resblocks") - 1
+    comparing = {part.prefix + name for name in _COMPARING}
+    layers = part.count("transformer.resblocks")
+    if width == 1024 and layers in (23, 24):  # 2.x itself, whose last layer is known
+        layers = 23
+    elif comparing & part.tensors.keys():
+        layers -= 1
     last = f"{part.prefix}transformer.resblocks.{layers}."
-    tensors = {key: t for key, t in part.tensors.items() if not key.startswith(last)}
+    tensors = {
+        key: tensor
+        for key, tensor in part.tensors.items()
+        if not key.startswith(last) and key not in comparing
+    }
     sizes = _text_sizes(vocabulary, length, width, layers, "gelu")
     return sizes, tensors, _namer(part, openclip=True)
 

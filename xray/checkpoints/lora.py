@@ -31,6 +31,8 @@ from xray.checkpoints.names import diffusers_name, ldm_name
 if TYPE_CHECKING:
     from xray.architecture import Architecture
 
+WHOLES = ("I8", "U8", "I16", "I32", "I64")
+
 FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 """What diffusers and PEFT call the file in a folder."""
 
@@ -107,7 +109,8 @@ def open_lora(
     strange = []
     for name, tensor in tensors.items():
         match = _KEY.fullmatch(name)
-        if match is None or tensor.dtype not in FLOATS:
+        # Alpha may be a whole number: diffusers' converter to kohya's names writes the rank so.
+        if match is None or tensor.dtype not in FLOATS + (WHOLES if match["alpha"] else ()):
             strange.append(name)
             continue
         part = next(_PLACE[v] for k in _PARTS if (v := match[k]))
@@ -184,7 +187,7 @@ def _change(
         values = parts["alpha"].read().reshape(-1).tolist()
         alpha = values[0] if len(values) == 1 else values
     elif settings:
-        alpha = _configured_alpha(name, key, rank, settings)
+        alpha = _configured_alpha(path, name, key, rank, settings)
     if not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
         raise ValueError(f"{path}: {name} has the alpha {alpha!r:.80}, and a number is read")
     return Change(up, down, alpha / rank)
@@ -237,10 +240,13 @@ def _settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _configured_alpha(name: str, key: str, rank: int, settings: Mapping[str, Any]) -> Any:
+def _configured_alpha(
+    path: Path, name: str, key: str, rank: int, settings: Mapping[str, Any]
+) -> Any:
     """Alpha as PEFT has it: by a layer's name, or the same for all; by √rank where so asked.
 
-    Whatever stands there, which in a damaged file may be no number.
+    Whatever stands there, which in a damaged file may be no number. For PEFT a name is a regular
+    expression; as such it is not run, because a stranger's can take forever.
     """
     component = {"unet": "unet", "text": "text_encoder"}[key.split("/")[0]]
 
@@ -250,8 +256,19 @@ def _configured_alpha(name: str, key: str, rank: int, settings: Mapping[str, Any
 
     alpha, patterns = get("lora_alpha", rank), get("alpha_pattern", {})
     if isinstance(patterns, dict):
-        named = (p for p in patterns if re.fullmatch(rf"(?:.*_)?{re.escape(_flat(p))}", name))
+        if odd := [p for p in patterns if not re.fullmatch(r"\^?[\w.]+", p)]:
+            raise ValueError(
+                f"{path}: its alpha_pattern has {shown(odd)}, a regular expression, and only "
+                "layers' names are read: write out the layers that it is for"
+            )
+        named = (p for p in patterns if _names(p, name))
         alpha = next((patterns[p] for p in named), alpha)  # the first, as PEFT has it
     if get("use_rslora", False) and isinstance(alpha, (int, float)):
         alpha *= math.sqrt(rank)
     return alpha
+
+
+def _names(pattern: str, name: str) -> bool:
+    """Whether it is the end of a layer's flattened name, or with ``^`` the whole of it."""
+    flat = _flat(pattern.removeprefix("^"))
+    return name == flat or (pattern[0] != "^" and name.endswith(f"_{flat}"))

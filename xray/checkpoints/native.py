@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xray.checkpoints.building import cast
 from xray.checkpoints.checkpoint import COMPONENTS, SIZES, Checkpoint, Component
-from xray.checkpoints.files import open_tensors, read_json, sha256
+from xray.checkpoints.files import open_tensors, read_json, save_tensors, sha256
+from xray.checkpoints.sizes import check_sizes
+from xray.schedule import WHOLE_SPACINGS
 
 if TYPE_CHECKING:
     from xray.generator import Generator
@@ -29,22 +32,22 @@ def save(model: Generator, folder: str | Path, *, dtype: str = "float16") -> Non
         dtype: of the stored weights, ``"float16"`` or ``"float32"``.
 
     Raises:
-        ValueError: the model was opened with ``memory="low"``.
+        ValueError: the model was opened with ``memory="low"``, or has numbers that are too large
+            for `dtype`.
+        OSError: it cannot be written; weights that are there stay.
     """
-    from safetensors.numpy import save_file
-
     from xray.networks import variables
 
     model.check_whole()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     values = {
-        key: np.ascontiguousarray(v.numpy().astype(dtype))
+        key: cast(key, v.numpy(), dtype)
         for name, net in model.networks.items()
         for key, v in variables(name, net).items()
     }
     path = folder / "weights.safetensors"
-    save_file(values, path)
+    save_tensors(values, path)
     config = {
         "name": model.name,
         "architecture": model.architecture.to_json(),
@@ -70,6 +73,7 @@ def open_folder(folder: Path, *, source: str | None = None, weights: bool = True
         ValueError: something is missing or damaged.
     """
     from xray.architecture import Architecture
+    from xray.networks import NUMERICS
     from xray.tokenizer import Tokenizer
 
     config = read_json(folder / "config.json")
@@ -77,6 +81,12 @@ def open_folder(folder: Path, *, source: str | None = None, weights: bool = True
         sizes = asdict(Architecture.from_json(config["architecture"]))
         form = {key: config[key] for key in ("name", "numerics", "spacing", "rgb_matrix")}
         told = str(config["sha256"])
+        for key, known in (("numerics", NUMERICS), ("spacing", WHOLE_SPACINGS)):
+            if form[key] not in known:
+                raise ValueError(f"{key} {form[key]!r:.80} is not one of {', '.join(known)}")
+        if not isinstance(form["name"], str):
+            raise ValueError(f"name is {form['name']!r:.80}, not a word")
+        form["rgb_matrix"] = _matrix(form["rgb_matrix"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'config.json'} is damaged: {error!r}") from error
     path = folder / "weights.safetensors"
@@ -84,23 +94,37 @@ def open_folder(folder: Path, *, source: str | None = None, weights: bool = True
     tensors = open_tensors(path) if weights else {}
     vocabulary = folder / "tokenizer.json"
     decided = {key for keys in SIZES.values() for key in keys}
+    components = {
+        name: Component(
+            source=source or str(folder),
+            sizes={key: sizes[key] for key in SIZES[name]},
+            tensors={k: t for k, t in tensors.items() if _component(k) == name},
+            name_of=lambda key: key,
+            digest=digest,
+            keras=True,
+        )
+        for name in COMPONENTS
+    }
+    for name, component in components.items() if weights else ():
+        check_sizes(folder, name, component)
     return Checkpoint(
         **form,
-        components={
-            name: Component(
-                source=source or str(folder),
-                sizes={key: sizes[key] for key in SIZES[name]},
-                tensors={k: t for k, t in tensors.items() if _component(k) == name},
-                name_of=lambda key: key,
-                digest=digest,
-                keras=True,
-            )
-            for name in COMPONENTS
-        },
+        components=components,
         settings={key: value for key, value in sizes.items() if key not in decided},
         tokenizer=Tokenizer.load(vocabulary) if vocabulary.exists() else None,
         own_digest=digest,
     )
+
+
+def _matrix(told: Any) -> np.ndarray | None:
+    """The matrix that shows latents as colour, where there is one."""
+    try:
+        matrix = None if told is None else np.array(told, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"rgb_matrix is {told!r:.80}, not 5 × 3 numbers") from error
+    if matrix is not None and (matrix.shape != (5, 3) or not np.isfinite(matrix).all()):
+        raise ValueError(f"rgb_matrix is {told!r:.80}, not 5 × 3 numbers")
+    return matrix
 
 
 def _component(key: str) -> str:

@@ -1,6 +1,7 @@
 """Whether a model fits into memory, whole or one network at a time.
 
 mode = choose("auto", open_checkpoint("sd-v1-4"), "float32")
+check_random("sd-v1-4", SD1, 1066235307, "float32")
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from xray import memory
 from xray.stats import format_bytes
 
 if TYPE_CHECKING:
+    from xray.architecture import Architecture
     from xray.checkpoints.checkpoint import Checkpoint
 
 MODES = ("auto", "low", "fast")
@@ -37,7 +39,7 @@ def choose(asked: str, checkpoint: Checkpoint, dtype: str) -> str:
         ValueError: too little memory is free, with what would fit.
     """
     fast, low = needed(checkpoint, dtype)
-    total, free = memory.total(), memory.available()
+    total = memory.total()
     mode = asked
     if asked == "auto":
         mode = "low" if total is not None and fast > SHARE * total else "fast"
@@ -47,33 +49,52 @@ def choose(asked: str, checkpoint: Checkpoint, dtype: str) -> str:
                 f"and this machine has {format_bytes(total)} (memory='fast' keeps all)",
                 file=sys.stderr,
             )
-    takes = {"fast": fast, "low": low}[mode]
-    if free is not None and takes > free:
-        half = needed(checkpoint, "float16")
-        ways = [
-            f"{how} takes {format_bytes(size)}"
-            for how, size in (
-                ('memory="low"', low),
-                ('dtype="float16"', half[0]),
-                ('dtype="float16" with memory="low"', half[1]),
-            )
-            if size < min(takes, free)
-        ]
-        raise ValueError(
-            f"{checkpoint.name} takes about {format_bytes(takes)} of memory and "
-            f"{format_bytes(free)} is free: "
-            + (" or ".join(ways) if ways else "end other programs first")
-        )
+    half = needed(checkpoint, "float16")
+    ways = {
+        'memory="low"': low,
+        'dtype="float16"': half[0],
+        'dtype="float16" with memory="low"': half[1],
+    }
+    _refuse_too_large(checkpoint.name, {"fast": fast, "low": low}[mode], ways)
     return mode
+
+
+def check_random(name: str, arch: Architecture, count: int, dtype: str) -> None:
+    """Refuse `count` random weights, which all have to be in memory, where they have no room.
+
+    Raises:
+        ValueError: too little memory is free, with what would fit.
+    """
+    sizes = {kept: _beside(arch) + np.dtype(kept).itemsize * count for kept in (dtype, "float16")}
+    _refuse_too_large(name, sizes[dtype], {'dtype="float16"': sizes["float16"]})
+
+
+def _refuse_too_large(name: str, takes: int, others: dict[str, int]) -> None:
+    """An error where less than `takes` is free; `others` are other ways to load, and their size."""
+    free = memory.available()
+    if free is None or takes <= free:
+        return
+    ways = [
+        f"{how} takes {format_bytes(size)}"
+        for how, size in others.items()
+        if size < min(takes, free)
+    ]
+    raise ValueError(
+        f"{name} takes about {format_bytes(takes)} of memory and {format_bytes(free)} is free: "
+        + (" or ".join(ways) if ways else "end other programs first")
+    )
 
 
 def needed(checkpoint: Checkpoint, dtype: str) -> tuple[int, int]:
     """About how many bytes a run takes: with all weights in memory, with one component's."""
-    arch = checkpoint.architecture
     sizes = [
         sum(int(np.prod(tensor.shape)) for tensor in part.tensors.values())
         for part in checkpoint.components.values()
     ]
-    work = WORK * (arch.size / 512) ** 2 * arch.widths[0] / 320
-    beside, each = int(LIBRARIES + work), np.dtype(dtype).itemsize
+    beside, each = _beside(checkpoint.architecture), np.dtype(dtype).itemsize
     return beside + each * sum(sizes), beside + each * max(sizes)
+
+
+def _beside(arch: Architecture) -> int:
+    """About how many bytes a run takes beside the weights."""
+    return int(LIBRARIES + WORK * (arch.size / 512) ** 2 * arch.widths[0] / 320)
