@@ -12,7 +12,7 @@ TEXT_LENGTH = 24
 MERGES = 360
 
 MINI = Architecture(
-    vocab_size=0,  # set from the trained tokenizer
+    vocab_size=1,  # set from the trained tokenizer
     text_length=TEXT_LENGTH,
     text_width=128,
     text_heads=4,
