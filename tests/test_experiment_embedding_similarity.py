@@ -17,7 +17,7 @@ from scipy.spatial.distance import pdist, squareform
 from typer.testing import CliRunner
 
 import xray
-from xray import embeddings, prompts, script
+from xray import embeddings, page, prompts, script
 from xray.experiment import Experiment
 from xray.miniature.scenes import caption_pairs
 from xray.prompts import Prompts
@@ -127,6 +127,17 @@ def test_the_heat_map_is_in_the_order_of_the_dendrogram(data):
     off = data["cosine"].values - 2 * np.eye(len(order))
     assert off[a, b] == pytest.approx(off.max(), abs=1e-6)
     assert first[2] == pytest.approx(1 - off[a, b], abs=1e-5)
+
+
+def test_groups_are_told_apart_in_the_heat_map_by_more_than_colour(mini, data):
+    axes = drawn.similarity_figure(data, mini).axes[1]
+    groups = data["group"].values[data["shown"].values]
+    signs = {line.get_label(): line for line in axes.lines}
+    assert set(signs) == set(groups) and len(signs) > len(page.CYCLE)
+    assert len({(line.get_color(), line.get_marker()) for line in axes.lines}) == len(signs)
+    for name, line in signs.items():
+        np.testing.assert_array_equal(line.get_ydata(), np.flatnonzero(groups == name))
+    assert {label.get_color() for label in axes.get_yticklabels()} == {page.INK}  # all legible
 
 
 def test_neighbours_are_the_nearest_first_and_never_oneself():
