@@ -9,7 +9,8 @@ How to read it: figures/steps.png has latent, estimate and noise at each step. f
 has the estimates' distance from the last one: 0 is settled, 1 as far as an empty picture. What is
 coarse goes first. The lower panels say why: noise is as strong in every octave, a picture is not,
 so its coarse structure stands out of the noise first. Dotted, the same for a denoiser that knows
-this spectrum and nothing else of pictures: where the model is below, it knows more.
+this spectrum and nothing else of pictures: where the model is below, it knows more. Samplers that
+put noise back have no dotted line, which is that of a run without.
 """
 
 from xray import options, script

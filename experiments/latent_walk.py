@@ -58,15 +58,17 @@ def main(
     batch: Annotated[
         int | None, Option(min=1, help="Frames at once.", show_default="by their size")
     ] = None,
-    resume: Annotated[bool, Option("--resume", help="Keep the frames in --out.")] = False,
+    resume: Annotated[
+        bool, Option("--resume", help="Keep the frames in --out, or of the last run.")
+    ] = False,
     out: options.Out = None,
     overwrite: options.Overwrite = False,
     svg: options.Svg = False,
 ) -> None:
-    with experiment("latent_walk", out, overwrite=overwrite or resume, svg=svg) as this:
+    with experiment("latent_walk", out, overwrite=overwrite, resume=resume, svg=svg) as this:
         from xray import walks
         from xray.progress import bar
-        from xray.rendering import render, tokens_with
+        from xray.rendering import batch_size, render, tokens_with
 
         way = {"frames": frames, "noise": noise, "loop": loop}
         walks.order_of_stops(prompt, seed, **way)
@@ -80,10 +82,15 @@ def main(
 
         walk = walks.plan(generator, prompt, seed, **way)
         asked = {"steps": steps, "guidance": guidance, "sampler": sampler, "eta": eta}
-        asked |= {"negative": negative, "word": word}
+        asked |= {"negative": negative}
+        # What is wrong is said before anything is removed.
+        first = list(range(min(batch or batch_size(walk), frames)))
+        start = {"latent": walk.noise[first], "seed": seed[0], "record": []}
+        generator.plan(list(walk.context(first)), **start, **asked)
+        asked |= {"word": word}
         settings = {"prompt": prompt, "seed": seed, **way, **asked, "digest": generator.digest}
         if not resume:
-            this.clear("frames", "film.*", "figures/*", "data.zarr", "summary.json")
+            this.clear("frames")
         kept = Frames(this.folder / "frames", settings, resume=resume)
         this.clock.lap("plan")
 
@@ -97,6 +104,7 @@ def main(
 
         shown = {"hold": round(hold * fps), "captions": caption, "inset": inset}
         shown["matrix"] = generator.rgb_matrix
+        this.clear("film.*", "figures/*", "data.zarr", "summary.json")
         films = study.write_films(this.folder, walk, kept, fps=fps, **shown)
         this.clock.lap("films")
         data = study.measure(walk, kept)

@@ -26,7 +26,8 @@ def main(
     amplitude: Annotated[
         list[float],
         typer.Option(
-            help="Of the noise, in standard deviations of the signal; can be repeated.",
+            help="Of the noise, in standard deviations of the whole latent, or of the pixels; can "
+            "be repeated.",
             callback=options.number(above=0),
         ),
     ] = (0.25, 0.5, 1.0, 2.0, 4.0),

@@ -53,6 +53,7 @@ def main(
     with experiment("samplers", out, overwrite=overwrite, svg=svg) as this:
         print(f"{prompt!r} by {model}, {len(planned.all)} runs, {images} times")
         generator = this.load(model)
+        from xray.plots import how_made
         from xray.progress import counted
         from xray.studies.samplers_figures import figures
 
@@ -63,7 +64,8 @@ def main(
         this.clock.lap("runs")
 
         data = study.compare(made, planned)
-        drawn = figures(data, generator.schedule, f"“{prompt}” · {model} · guidance {guidance:g}")
+        told = how_made({"prompt": prompt, "model": model, **asked})
+        drawn = figures(data, generator.schedule, told)
         this.clear("figures/*", "data.zarr", "summary.json")
         this.save_figures(drawn)
         this.save_data(data)

@@ -60,6 +60,7 @@ def main(
         generator = this.load(model)
         import numpy as np
 
+        from xray.plots import how_made
         from xray.progress import bar, counted, each
         from xray.studies import stabilizing_noise as study
         from xray.studies.stabilizing_noise_figures import figures
@@ -82,8 +83,8 @@ def main(
             )
         this.clock.lap("pictures")
 
-        made = f"“{prompt}” · {model} · {steps} steps, {spacing} · guidance {guidance:g}"
-        drawn = figures(data, generator, made)
+        made = how_made({"prompt": prompt, "model": model, **asked})
+        drawn = figures(data, generator, f"{made} · timesteps {spacing}")
         this.clear("figures/*", "data.zarr", "summary.json")
         this.save_figures(drawn)
         this.save_data(data)

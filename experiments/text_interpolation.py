@@ -58,6 +58,7 @@ def main(
         this.clock.lap("pictures")
 
         found = study.findings(data)
+        data = data.assign_attrs(asked)
         drawn = figures(data, generator)
         this.clear("figures/*", "data.zarr", "summary.json")
         this.save_figures(drawn)

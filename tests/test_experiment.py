@@ -34,6 +34,20 @@ def test_overwrite_without_out_takes_the_first_folder():
         assert folder == Path("runs/question")
 
 
+def test_resume_without_out_goes_on_with_the_last_run():
+    with output_folder("question", resume=True) as folder:
+        assert folder == Path("runs/question")
+        (folder / "result").touch()
+    for name in ("question-2", "question-10", "question-of-mine", "questions-11"):
+        Path("runs", name).mkdir()
+    with output_folder("question", resume=True) as folder:
+        assert folder == Path("runs/question-10")
+    Path("a").mkdir()
+    Path("a/result").touch()
+    with output_folder("question", Path("a"), resume=True) as folder:
+        assert folder == Path("a")
+
+
 def test_nothing_is_left_of_a_run_that_wrote_nothing():
     with pytest.raises(ValueError), output_folder("question", Path("a/b/c")):
         raise ValueError

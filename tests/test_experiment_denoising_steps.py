@@ -111,6 +111,15 @@ def test_the_figure_draws_the_medians_the_octaves_and_the_estimates(model):
         np.testing.assert_array_equal(axes.images[0].get_array(), model.decode(estimate)[0])
 
 
+def test_the_linear_line_is_drawn_of_runs_that_put_no_noise_back_only(model):
+    for sampler, dotted in (("euler", True), ("ddpm", False)):
+        trace = model.generate("a big green fish", sampler=sampler, steps=2)
+        data = study.settling([trace], model.schedule)
+        octaves = study.figure(data, trace, model).axes[-2]
+        assert any(line.get_linestyle() == ":" for line in octaves.lines) == dotted
+        assert ("linear denoiser" in octaves.get_title("left")) == dotted
+
+
 @pytest.fixture(scope="module")
 def ended(model, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "steps"

@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import runpy
+import warnings
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from scipy.spatial.distance import pdist, squareform
 from typer.testing import CliRunner
 
 import xray
-from xray import embeddings, prompts, script
+from xray import embeddings, page, prompts, script
 from xray.experiment import Experiment
 from xray.miniature.scenes import caption_pairs
 from xray.prompts import Prompts
@@ -128,6 +129,17 @@ def test_the_heat_map_is_in_the_order_of_the_dendrogram(data):
     assert first[2] == pytest.approx(1 - off[a, b], abs=1e-5)
 
 
+def test_groups_are_told_apart_in_the_heat_map_by_more_than_colour(mini, data):
+    axes = drawn.similarity_figure(data, mini).axes[1]
+    groups = data["group"].values[data["shown"].values]
+    signs = {line.get_label(): line for line in axes.lines}
+    assert set(signs) == set(groups) and len(signs) > len(page.CYCLE)
+    assert len({(line.get_color(), line.get_marker()) for line in axes.lines}) == len(signs)
+    for name, line in signs.items():
+        np.testing.assert_array_equal(line.get_ydata(), np.flatnonzero(groups == name))
+    assert {label.get_color() for label in axes.get_yticklabels()} == {page.INK}  # all legible
+
+
 def test_neighbours_are_the_nearest_first_and_never_oneself():
     unit = np.random.default_rng(0).normal(size=(1500, 8)).astype(np.float32)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
@@ -212,6 +224,24 @@ def test_ten_thousand_prompts_are_brought_to_what_can_be_looked_at(model, monkey
     assert len(labels) == shown and all(label.endswith(")") for label in labels)
 
 
+def test_the_same_in_other_letters_is_refused_and_two_that_differ_are_not(model, monkeypatch):
+    same = ["".join(each) for each in itertools.product(*zip("a red s", "A RED S", strict=True))]
+    same = list(dict.fromkeys(f"{each}tar" for each in same))
+    with pytest.raises(ValueError, match=f"reads all {len(same)} prompts of mine the same"):
+        study.compare(model, Prompts("mine", same, []))
+    monkeypatch.setattr(study, "MOST_SHOWN", 12)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # k-means looks for more clusters than there are
+        data = study.compare(model, Prompts("mine", [*same, "a fish"], []))
+    assert data["group"].values[-1] not in data["group"].values[:-1]
+    assert np.isfinite(data["tsne"]).all() and data.sizes["shown"] == 2
+    drawn.figures(data, study.difference(model, same[0], "a fish"), model)
+    # Of more than t-SNE takes, its sample may hold one of the two only.
+    unit = np.repeat(np.eye(3), [300, 1, 0], axis=0)
+    monkeypatch.setattr(study, "MOST_TSNE", 10)
+    assert np.isfinite(study.tsne_map(unit)).all(1).sum() == 10
+
+
 # --- the difference of two -----------------------------------------------------------------
 
 
@@ -278,14 +308,16 @@ def test_the_script_compares_whole_embeddings(tmp_path):
     ("arguments", "said"),
     [
         (["--prompts", "no/such/file.txt"], "neither a set of prompts"),
-        (["--prompts", "{two}"], "two.txt has 2 prompts; a map needs at least 3"),
+        (["--prompts", "{tmp}/same.txt"], "reads all 3 prompts of same.txt the same, as 'Cat'"),
+        (["--prompts", "{tmp}/two.txt"], "two.txt has 2 prompts; a map needs at least 3"),
         (["--vector", "mean"], "vector 'mean' is not one of pooled, whole"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(arguments, said, tmp_path):
-    two, out = tmp_path / "two.txt", tmp_path / "out"
-    two.write_text("a star\na fish\n")
-    result = run("--out", out, *(each.replace("{two}", str(two)) for each in arguments))
+    files, out = {"two": "a star\na fish\n", "same": "Cat\ncat\nCAT\n"}, tmp_path / "out"
+    for name, text in files.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    result = run("--out", out, *(each.replace("{tmp}", str(tmp_path)) for each in arguments))
     assert result.exit_code == 2
     assert result.stderr.startswith("error: ") and said in result.stderr
     assert result.stderr.count("\n") == 1 and not out.exists()

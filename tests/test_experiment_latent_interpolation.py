@@ -157,11 +157,18 @@ def test_every_step_is_counted(model, pixels, contexts):
 
 def test_findings_are_those_of_the_middle_and_of_both_pictures(noises, trips):
     ways, errors = study.findings(xarray.merge([noises, trips]))
-    assert ways[0]["norm at the middle"] == float(noises["start_norm"][0, 2])
+    assert (ways[0]["t"], ways[0]["norm"]) == (0.5, float(noises["start_norm"][0, 2]))
     detail = noises["detail"].values[1]
     assert ways[1]["of the ends'"] == pytest.approx(detail[2] / ((detail[0] + detail[4]) / 2))
     assert errors[0]["error in 4 steps"] == pytest.approx(float(trips["error"][0, 2].mean()))
     assert errors[1]["error in 4 steps"] is None
+
+
+def test_of_an_even_number_of_frames_the_norm_is_told_with_its_place(noises, trips):
+    four = noises.isel(frame=slice(4)).assign_coords(t=("frame", np.linspace(0, 1, 4)))
+    for row in study.findings(xarray.merge([four, trips]))[0]:
+        frame = int(np.flatnonzero(four["t"] == row["t"])[0])
+        assert row["norm"] == float(four["start_norm"].sel(way=row["way"])[frame])
 
 
 # --- figures and the script ----------------------------------------------------------------
@@ -199,7 +206,7 @@ def test_the_script_writes_what_plain_xarray_reads(tmp_path, monkeypatch, model)
     np.testing.assert_array_equal(stored["original"][0], load_image("flower", 128, 64))
     told = summary(tmp_path / "run")
     assert told["words"] == TOLD
-    assert told["ways"][0]["norm at the middle"] == pytest.approx(float(stored["start_norm"][0, 1]))
+    assert told["ways"][0]["norm"] == pytest.approx(float(stored["start_norm"][0, 1]))
     assert told["round_trips"][0]["error in 1 steps"] == pytest.approx(
         float(stored["error"][0, 0].mean())
     )

@@ -321,6 +321,29 @@ def test_ctrl_c_and_resume(tmp_path, computed, monkeypatch):
     assert settings["steps"] == 3
 
 
+@pytest.mark.usefixtures("loaded")
+def test_a_finished_film_is_there_until_the_next_one_is(tmp_path, monkeypatch, model):
+    assert run(*SMALL, "--out", tmp_path).exit_code == 0
+    names = ("film.mp4", "figures/walk.png", "summary.json")
+    before = {name: (tmp_path / name).read_bytes() for name in names}
+    anew = [*SMALL, "--steps", 1, "--overwrite", "--out", tmp_path]
+
+    def refuse(self, *_, **__):
+        raise MemoryError("too large")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model), "plan", refuse)
+        assert isinstance(run(*anew).exception, MemoryError)
+    assert len(list(tmp_path.glob("frames/*.png"))) == 5
+    with monkeypatch.context() as patch:
+        patch.setattr(Frames, "keep", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run(*anew).exit_code == 130
+    assert {name: (tmp_path / name).read_bytes() for name in names} == before
+    assert run(*anew, "--resume").exit_code == 0
+    after = {name: (tmp_path / name).read_bytes() for name in names}
+    assert all(after[name] != before[name] for name in names)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -136,6 +136,9 @@ def test_figures_show_the_pictures_and_the_curves(measured):
         told = [text.get_text() for text in drawn[figure].texts]
         last = (float(data[f"{name}_{quality}"][-1, -1]) for quality in ("psnr", "ssim"))
         assert "{:.1f} dB, SSIM {:.2f}".format(*last) in told
+    for name in ("curves", "kinds", "channels"):  # for a channel too it is that of all four
+        told = " ".join(text.get_text() for text in drawn[name].texts)
+        assert "in standard deviations of the whole latent" in told
 
 
 def test_a_whole_run(model, monkeypatch, tmp_path):

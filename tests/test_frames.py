@@ -95,6 +95,10 @@ def test_a_damaged_frame_is_named_and_said_how_to_mend(frames):
         path.write_bytes(path.read_bytes()[:40])
         with pytest.raises(ValueError, match=f"{name} cannot be read .* remove it"):
             use()
+        path.unlink()
+        assert frames.missing(5)[-1] == 4
+        frames.keep(4, picture(1), latent=np.zeros(3))
+        assert 4 not in frames.missing(5)
 
 
 def test_nothing_is_ever_unpickled(frames):

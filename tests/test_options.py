@@ -40,6 +40,19 @@ def refused(monkeypatch, tmp_path):
         ("denoising_steps", ["--prompt", LONG], "100 tokens, 78 more than the 22"),
         ("denoising_steps", ["--prompt", "a star \udce9"], "half of a surrogate pair"),
         ("denoising_steps", ["--negative", LONG], "100 tokens"),
+        *(
+            (name, ["--negative", "fog", "--guidance", 1], "'fog' does nothing at guidance 1")
+            for name in (
+                "denoising_steps",
+                "latent_walk",
+                "record_generation",
+                "samplers",
+                "stabilizing_noise",
+                "text_interpolation",
+            )
+        ),
+        ("samplers", ["--negative", "fog"], "give another --guidance"),
+        ("guidance", ["--guidance", 1], "at --guidance 1 there is no push"),
         ("denoising_steps", ["--guidance", "nan"], "guidance must be a number, got nan"),
         ("denoising_steps", ["--guidance", "inf"], "guidance must be a number, got inf"),
         ("denoising_steps", ["--steps", 0], "--steps"),

@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-import time
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -301,9 +300,6 @@ def test_a_failure_to_show_is_shown(monkeypatch):
 
 def test_showing_100_mb_looks_at_a_part_and_says_so():
     tensor = maps(np.zeros((25, 64, 64, 256), np.float32), "step", site="unet/up.3/res.0/out")
-    repr(tensor), tensor._repr_html_()  # imports Pillow
-    start = time.perf_counter()
     line, page = repr(tensor), tensor._repr_html_()
-    assert time.perf_counter() - start < 0.5  # 20 ms when the machine is idle
     assert "(sampled 204800 of 26214400)" in line and "204800 of 26214400" in page
     assert "sampled" not in repr(tensor.isel(step=0, y=0))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import numpy as np
 import pytest
 import typer
 
-from xray import stats
+from xray import page, stats
 from xray.environment import EnvironmentProblem
 from xray.script import one_line_errors, quiet_tensorflow, table
 from xray.taps import observe
@@ -47,6 +48,26 @@ def test_what_the_package_refuses_is_one_line(capsys):
     assert ending(lambda: observe("**", mean="hat"), capsys)[0] == 2
 
 
+def test_what_is_raised_on_the_way_out_is_ours_too(capsys):
+    def helper():
+        with contextlib.suppress(KeyError):
+            try:
+                int("seven")
+            except ValueError as error:
+                raise ValueError("no number") from error
+            finally:
+                len("cleaned up")
+
+    def again():
+        try:
+            helper()
+        except ValueError:
+            raise
+
+    for function in (helper, again):
+        assert ending(function, capsys) == (2, "error: no number\n")
+
+
 def test_what_the_system_refuses_names_the_file(tmp_path, capsys):
     place = tmp_path / "absent"
     assert ending(place.read_text, capsys) == (2, f"error: {place}: No such file or directory\n")
@@ -56,6 +77,8 @@ def test_what_the_system_refuses_names_the_file(tmp_path, capsys):
     "bug",
     [
         lambda: stats.histogram(np.ones(3), bins=-1),  # NumPy's, which we should have foreseen
+        lambda: page.evenly(None, 3),  # len(None)
+        lambda: int("seven"),
         raising(KeyError("seven")),
         raising(BrokenPipeError()),
     ],

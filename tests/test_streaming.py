@@ -38,7 +38,7 @@ def whole(tmp_path_factory):
 def test_a_killed_generation_keeps_every_complete_step(kill, whole, tmp_path):
     store = tmp_path / "trace.zarr"
     process = start(store, STEPS)
-    wanted = f"step {1 + kill * STEPS // 5}"
+    wanted = f"step {1 + kill * STEPS // 8}"  # up to half way: a busy machine may kill later
     reported = 0
     for line in process.stdout:
         reported = int(line.removeprefix("step "))

@@ -116,15 +116,22 @@ class Experiment:
 
 @contextlib.contextmanager
 def experiment(
-    name: str, out: Path | None = None, *, overwrite: bool = False, svg: bool = False
+    name: str,
+    out: Path | None = None,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    svg: bool = False,
 ) -> Iterator[Experiment]:
     """An experiment that begins now. Arguments and errors as for `output_folder`."""
-    with output_folder(name, out, overwrite=overwrite) as folder:
+    with output_folder(name, out, overwrite=overwrite, resume=resume) as folder:
         yield Experiment(name, folder, svg)
 
 
 @contextlib.contextmanager
-def output_folder(name: str, out: Path | None = None, *, overwrite: bool = False) -> Iterator[Path]:
+def output_folder(
+    name: str, out: Path | None = None, *, overwrite: bool = False, resume: bool = False
+) -> Iterator[Path]:
     """The folder for a script's results: made at once, gone again if nothing came into it.
 
     Args:
@@ -132,6 +139,7 @@ def output_folder(name: str, out: Path | None = None, *, overwrite: bool = False
         out: the folder; by default ``runs/NAME`` under the current folder, or the first of
             ``runs/NAME-2``, ``runs/NAME-3``, … that is free.
         overwrite: accept that there is something in it, also in ``runs/NAME``.
+        resume: likewise, and by default take the highest-numbered of them that is there.
 
     Yields:
         The folder. An interrupted run's exception leaves with a note of what is kept in it.
@@ -140,7 +148,9 @@ def output_folder(name: str, out: Path | None = None, *, overwrite: bool = False
         ValueError: there is something at `out` already.
         OSError: it cannot be made or written to.
     """
-    folder, made = _make_folder(name, out, overwrite)
+    if out is None and resume:
+        out = _last_folder(name)
+    folder, made = _make_folder(name, out, overwrite or resume)
     try:
         tempfile.TemporaryFile(dir=folder).close()
         yield folder
@@ -171,6 +181,13 @@ def _make_folder(name: str, out: Path | None, overwrite: bool) -> tuple[Path, li
             "with --overwrite"
         )
     return folder, made
+
+
+def _last_folder(name: str) -> Path:
+    """Where the last run without ``--out`` put its results, or the first is to put them."""
+    numbers = [path.name.removeprefix(f"{name}-") for path in Path("runs").glob(f"{name}-*")]
+    last = max((int(n) for n in numbers if n.isascii() and n.isdecimal()), default=1)
+    return Path("runs", f"{name}-{last}" if last > 1 else name)
 
 
 def _kept(folder: Path, error: BaseException) -> str:

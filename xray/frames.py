@@ -55,7 +55,7 @@ class Frames:
 
     def missing(self, count: int) -> list[int]:
         """Which of the frames 0 … count − 1 are not there yet."""
-        return [index for index in range(count) if not self.path(index).exists()]
+        return [index for index in range(count) if not self._whole(index)]
 
     def keep(self, index: int, picture: Image.Image, **arrays: np.ndarray) -> None:
         """Put one frame there, whole or not at all.
@@ -63,7 +63,7 @@ class Frames:
         Raises:
             OSError: the disk is full, the folder is gone.
         """
-        # The picture last: it stands for the frame.
+        # The picture last: to whoever looks into the folder it stands for the frame.
         _write(self.path(index).with_suffix(".npz"), lambda file: np.savez(file, **arrays))
         _write(self.path(index), lambda file: picture.save(file, "PNG"))
 
@@ -95,6 +95,10 @@ class Frames:
     def path(self, index: int) -> Path:
         """Where a frame's picture is or will be."""
         return self.folder / f"{index:04d}.png"
+
+    def _whole(self, index: int) -> bool:
+        path = self.path(index)  # either file may have been removed because it was damaged
+        return path.exists() and path.with_suffix(".npz").exists()
 
     def _damaged(self, path: Path, error: Exception) -> ValueError:
         return ValueError(f"{path} cannot be read ({error}); remove it, and it is made again")

@@ -144,7 +144,7 @@ TEXTS = ("prompt", "negative", "other", "words", "other_words")
 
 
 def check_sampling(given: Mapping[str, Any]) -> None:
-    """Refuse a sampler that cannot be run as told.
+    """Refuse a sampler that cannot be run as told, and a negative prompt that would do nothing.
 
     Args:
         given: the options of a script, by name.
@@ -152,6 +152,13 @@ def check_sampling(given: Mapping[str, Any]) -> None:
     from xray.batch import eta_of
     from xray.samplers import sampler_named
 
+    negative = given.get("negative")
+    # `guidance` takes several, and no scale of 1.
+    if negative and isinstance(negative, str) and given["guidance"] == 1:
+        raise ValueError(
+            f"--negative {negative!r} does nothing at guidance 1, which is none: leave it out, or "
+            "give another --guidance"
+        )
     for name in _each(given.get("sampler")):
         eta_of(name, given.get("eta"))
         for steps in _each(given["steps"]) if given.get("spacing") else ():
@@ -201,7 +208,7 @@ MODEL_HELP = "mini, sd-v1-4, … or the path of a model."
 
 Prompt = Annotated[str, typer.Option(help="What the picture is to show.", callback=not_empty)]
 Text = Annotated[str, typer.Option(help="A prompt; it may be empty.")]
-Negative = Annotated[str, typer.Option(help="What it is to keep away from.")]
+Negative = Annotated[str, typer.Option(help="What it is to keep away from; not at --guidance 1.")]
 Model = Annotated[
     str,
     typer.Option(help=MODEL_HELP, callback=known_model),

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NotRecorded",
     "figures",
+    "how_made",
     "special_tokens",
     "statistics",
     "step_statistics",
@@ -495,17 +496,42 @@ def _page(trace: Trace, title: str, image: int, *, below: float) -> Figure:
     return page.new(title, [(prompt, INK), " · ".join(_run(trace, image))], below=below)
 
 
+def how_made(asked: Mapping[str, Any]) -> str:
+    """How pictures were made, as a line in a figure's heading.
+
+    Args:
+        asked: of `generate`, and ``prompt`` and ``model``. What is not there is not said, nor a
+            negative prompt where guidance is 1 and it did nothing.
+
+    Example:
+        >>> how_made({"model": "mini", "seed": 7, "steps": 25, "guidance": 5, "negative": "fog"})
+        'negative prompt “fog” · mini · seed 7 · steps 25 · guidance 5'
+    """
+    words = []
+    if asked.get("prompt"):
+        words.append(f"“{asked['prompt']}”")
+    if asked.get("negative") and asked["guidance"] != 1:
+        words.append(f"negative prompt “{asked['negative']}”")
+    if "model" in asked:
+        words.append(asked["model"])
+    if "seed" in asked:
+        words.append(f"seed {asked['seed']}")
+    run = [asked["sampler"]] if "sampler" in asked else []
+    run += [f"steps {asked['steps']}"] if "steps" in asked else []
+    words += [", ".join(run)] if run else []
+    if "guidance" in asked:
+        words.append(f"guidance {guidance_text(asked['guidance'])}")
+    return " · ".join(words)
+
+
 def _run(trace: Trace, image: int) -> Iterator[str]:
     """How the picture was made, in a few words each."""
     attrs = trace.attrs
-    if attrs["guidance"] != 1 and (negative := _item(attrs.get("negative"), image)):
-        yield f"negative prompt “{negative}”"
-    yield attrs["model"]
-    yield f"seed {_item(attrs['seeds'], image)}"
-    yield f"{attrs['sampler']}, steps {attrs['steps']}"
+    asked = {key: attrs[key] for key in ("model", "sampler", "steps", "guidance")}
+    asked |= {"seed": _item(attrs["seeds"], image), "negative": _item(attrs.get("negative"), image)}
+    yield how_made(asked)
     if any("evaluation" in spec.dims for spec in trace.specs.values()):
         yield "first evaluation of each step"
-    yield f"guidance {guidance_text(attrs['guidance'])}"
     for edit in attrs.get("edits", ()):
         yield f"edit {edit['name']} at {edit['pattern']}"
     if trace.status != "complete":

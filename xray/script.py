@@ -16,6 +16,7 @@ means a bug.
 from __future__ import annotations
 
 import contextlib
+import dis
 import functools
 import importlib
 import inspect
@@ -110,8 +111,8 @@ def one_line_errors(function: Callable) -> Callable:
 def _is_answer(error: Exception, script: str) -> bool:
     """Whether the error is our answer to what we were given, and not a bug.
 
-    It is if the system refused a file, or if it was raised in this package or in the script. What
-    NumPy or TensorFlow raise because we called them wrongly is a bug.
+    It is if the system refused a file, or if this package or the script raised it, in so many
+    words. What Python, NumPy or TensorFlow raise because we called them wrongly is a bug.
     """
     if isinstance(error, BrokenPipeError):
         return False  # the reader of our output has left; Typer ends quietly
@@ -120,7 +121,14 @@ def _is_answer(error: Exception, script: str) -> bool:
     *_, last = _tracebacks(error.__traceback__)
     module = last.tb_frame.f_globals.get("__name__", "")
     expected = isinstance(error, (ValueError, TypeError, FloatingPointError, EnvironmentProblem))
-    return expected and (module.split(".")[0] == "xray" or module == script)
+    ours = module.split(".")[0] == "xray" or module == script
+    return expected and ours and _says_raise(last)
+
+
+def _says_raise(traceback: TracebackType) -> bool:
+    """Whether a ``raise`` stands there: what is written in C, such as `len`, leaves no frame."""
+    code = traceback.tb_frame.f_code.co_code
+    return code[traceback.tb_lasti] == dis.opmap["RAISE_VARARGS"]
 
 
 def _tracebacks(traceback: TracebackType | None) -> Iterator[TracebackType]:

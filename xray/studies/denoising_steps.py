@@ -18,6 +18,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from xray import bands, page
 from xray.page import BLUE, GREEN, MARGIN, QUIET, VERMILLION, WIDTH
 from xray.pixels import LUMA
+from xray.plots import how_made
 
 if TYPE_CHECKING:
     from xray.generator import Generator
@@ -170,12 +171,10 @@ def figure(data: xarray.Dataset, trace: Trace, model: Generator) -> Figure:
     low, middle = 0.65, 3.9
     top = middle + 2.75 + 0.25 + tall
     a = trace.attrs
+    told = how_made({**a, "prompt": a["prompt"][0], "negative": a["negative"][0]})
     made = page.new(
         "What is decided when",
-        [
-            f"“{a['prompt'][0]}” · {a['model']} · {a['sampler']}, guidance {a['guidance']:g} · "
-            f"{len(data['image'])} pictures; above, the denoised estimates of the first",
-        ],
+        [f"{told} · {len(data['image'])} pictures; above, the denoised estimates of the first"],
         below=top + 0.1,
     )
     axes = page.axes(made, left, middle, room, 2.5)
@@ -201,9 +200,11 @@ def figure(data: xarray.Dataset, trace: Trace, model: Generator) -> Figure:
         page.text(made, x, middle + 2.82 + tall, f"step {step}", size=10, ha="center", color=QUIET)
 
     axes = page.axes(made, left, low, half, 2.3)
-    page.style(axes, "By octave; dotted, a linear denoiser", x="step", y="distance from the last")
+    claim = "" if a["eta"] else "; dotted, a linear denoiser"  # known without noise put back only
+    page.style(axes, f"By octave{claim}", x="step", y="distance from the last")
     _octaves(axes, data, data["band_distance"].median("image"), "-")
-    _octaves(axes, data, data["linear"], ":")
+    if claim:
+        _octaves(axes, data, data["linear"], ":")
     axes.set_ylim(0, _ceiling(data["band_distance"].median("image")))
     axes = page.axes(made, left + half + 0.8, low, half, 2.3)
     page.style(axes, "Picture against noise in the latent", x="step", y="signal-to-noise ratio")

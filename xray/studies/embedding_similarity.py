@@ -56,7 +56,8 @@ def compare(
         ``kind``; ``set``, the prompts' name; ``groups_given``, whether they are not found ones.
 
     Raises:
-        ValueError: fewer than three prompts, or as `xray.embeddings.vectors`.
+        ValueError: fewer than three prompts, or the model reads all of them the same; or as
+            `xray.embeddings.vectors`.
 
     Reference:
         van der Maaten & Hinton 2008, "Visualizing Data using t-SNE"; Kruskal 1964,
@@ -69,6 +70,11 @@ def compare(
         vectors = embeddings.vectors(model, texts, kind, truncate=True, tick=tick)
     room = model.architecture.text_length - 2
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    if _alike(unit):
+        raise ValueError(
+            f"the model reads all {count} prompts of {prompts.name} the same, as {texts[0]!r}; "
+            "give some that differ in more than case and spaces"
+        )
 
     shown = representatives(unit, MOST_SHOWN, seed)
     order, join = dendrogram(unit[shown])
@@ -167,6 +173,8 @@ def tsne_map(unit: np.ndarray, seed: int = 0) -> np.ndarray:
     chosen = np.arange(count)
     if count > MOST_TSNE:
         chosen = np.sort(np.random.default_rng(seed).choice(count, MOST_TSNE, replace=False))
+    if _alike(unit[chosen]):  # scikit-learn would divide by how far they spread
+        return _spread(np.zeros((len(chosen), 2)), chosen, count)
     perplexity = min(30.0, (len(chosen) - 1) / 3)
     made = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
     # Threads that wait for each other a thousand times cost more than they bring.
@@ -202,6 +210,11 @@ def neighbours(unit: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         found[start : start + len(block)] = near
         cosines[start : start + len(block)] = block[rows[:, None], near]
     return found, cosines
+
+
+def _alike(unit: np.ndarray) -> bool:
+    """Whether all are one vector, but for the last bits that batches differ in."""
+    return bool(np.abs(unit - unit[0]).max() < 1e-6)
 
 
 def _spread(values: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:

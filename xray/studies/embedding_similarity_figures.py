@@ -45,7 +45,7 @@ def similarity_figure(data: xarray.Dataset, model: Generator) -> Figure:
         )
     names = _names(data, shown, with_count=len(shown) < count)
     left, tall = MARGIN + 1.4, max(4.5, 0.15 * len(shown))
-    wide = min(6.2, WIDTH - left - MARGIN - 0.08 * max(map(len, names)))
+    wide = min(6.2, WIDTH - left - MARGIN - 0.17 - 0.08 * max(map(len, names)))
     figure = page.new("Cosines of prompts", lines, below=tall + 0.85)
     tree = page.axes(figure, MARGIN, 0.6, 1.3, tall)
     dendrogram(
@@ -63,10 +63,13 @@ def similarity_figure(data: xarray.Dataset, model: Generator) -> Figure:
     axes = page.axes(figure, left, 0.6, wide, tall)
     drawn = labelled(axes, cosine, names, [], low=float(cosine.min()), high=1, size=9, numbers=True)
     axes.yaxis.tick_right()
-    axes.tick_params(length=0, pad=3)
-    styles, groups = _styles(data), data["group"].values[shown]
-    for label, position in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True):
-        label.set_color(styles[groups[int(position)]][0])
+    axes.tick_params(length=0, pad=15)  # room for the groups' signs
+    groups = data["group"].values[shown]
+    for name, (colour, marker) in _styles(data).items():
+        rows = np.flatnonzero(groups == name)
+        axes.plot(np.full(len(rows), 1 + 0.1 / wide), rows, marker, color=colour, markersize=6,
+                  markeredgewidth=0, transform=axes.get_yaxis_transform(), clip_on=False,
+                  scalex=False, scaley=False, label=name)  # fmt: skip
     bar = page.axes(figure, left + 0.35, 0.38, wide - 0.7, 0.12)
     figure.colorbar(drawn, cax=bar, orientation="horizontal").outline.set_visible(False)
     bar.tick_params(labelsize=9, color=FAINT, labelcolor=QUIET)
@@ -117,12 +120,12 @@ def _scatter(axes: Axes, data: xarray.Dataset, places: np.ndarray, here: np.ndar
                 color=INK, path_effects=halo,
             )  # fmt: skip
     elif len(here) <= NAMED and data.attrs["groups_given"]:
-        for name, (colour, _) in styles.items():
+        for name in styles:
             if (own := here & (groups == name)).any():
                 above = np.median(places[own, 0]), places[own, 1].max()
                 axes.annotate(
                     _short(name, 22), above, (0, 6), fontsize=10,
-                    textcoords="offset points", ha="center", color=colour, weight="bold",
+                    textcoords="offset points", ha="center", color=INK, weight="bold",
                     parse_math=False, path_effects=halo,
                 )  # fmt: skip
 
@@ -133,7 +136,8 @@ def _number_key(figure: Figure, data: xarray.Dataset, x: float, y: float) -> Non
     for i, (text, group) in enumerate(prompts):
         y -= 0.23
         page.text(figure, x + 0.25, y, str(i + 1), ha="right")
-        page.text(figure, x + 0.35, y, _short(text, 48), size=9.5, color=styles[group][0])
+        figure.add_artist(_dot(figure, x + 0.4, y + 0.05, *styles[group]))
+        page.text(figure, x + 0.52, y, _short(text, 46), size=9.5)
 
 
 def _group_table(figure: Figure, data: xarray.Dataset, x: float, top: float) -> None:
@@ -153,7 +157,7 @@ def _group_table(figure: Figure, data: xarray.Dataset, x: float, top: float) -> 
         colour, marker = _styles(data)[row["group"]]
         figure.add_artist(_dot(figure, x + 0.06, y + 0.05, colour, marker))
         name = _short(row["group"], 24) + f" ({row['prompts']:,})"
-        page.text(figure, x + 0.2, y, name, size=9.5, color=colour)
+        page.text(figure, x + 0.2, y, name, size=9.5)
         numbers = [row["within"], row["others"], row["own_nearest"]]
         for place, value, form in zip(columns, numbers, (".3f", ".3f", ".0%"), strict=True):
             told = "" if value is None else format(value, form)
@@ -238,7 +242,7 @@ def _about(data: xarray.Dataset, model: Generator) -> list[str]:
 
 
 def _styles(data: xarray.Dataset) -> dict[str, tuple[str, str]]:
-    """A colour and a marker for each group."""
+    """A colour and a marker for each group; no two have both in common, as far as 56."""
     names = dict.fromkeys(data["group"].values.tolist())
     return {name: (CYCLE[k % 7], MARKERS[k % 8]) for k, name in enumerate(names)}
 

@@ -252,9 +252,10 @@ def findings(data: xarray.Dataset) -> tuple[list[dict[str, Any]], list[dict[str,
     """The numbers that say most, of the merged data.
 
     Returns:
-        For each way between noises the norm at the middle, what it is to be by the closed form, and
-        the detail there over its mean at the ends. For each round trip the error by steps, mean of
-        both pictures, and the standard deviation of the noise in between.
+        For each way between noises the norm at the middle frame, which is at ``t``, what it is to
+        be by the closed form, and the detail there over its mean at the ends. For each round trip
+        the error by steps, mean of both pictures, and the standard deviation of the noise in
+        between.
     """
     middle = data.sizes["frame"] // 2
     ways = []
@@ -264,7 +265,8 @@ def findings(data: xarray.Dataset) -> tuple[list[dict[str, Any]], list[dict[str,
         ways.append(
             {
                 "way": str(way),
-                "norm at the middle": float(own["start_norm"][middle]),
+                "t": float(own["t"][middle]),  # not ½ where frames are even in number
+                "norm": float(own["start_norm"][middle]),
                 "closed form": float(own["closed_form"][middle]),
                 "detail": float(own["detail"][middle]),
                 "of the ends'": float(own["detail"][middle]) / ends if ends else float("nan"),

@@ -46,8 +46,8 @@ def measure(
 
     Args:
         pixels: uint8 (h, w, 3), multiples of 8.
-        amplitudes: of the noise, in standard deviations of what it is added to: the latent, or
-            the pixels.
+        amplitudes: of the noise, in standard deviations of the whole latent, also where a single
+            channel gets it; of noise in the pixels, of the pixels.
         shares: of the latent's positions that get it, above 0 and up to 1.
         seed: of the noise and of the choice of positions.
         progress: told ``(done, total)`` in pictures decoded.
@@ -157,8 +157,8 @@ def kinds(data: xarray.Dataset, made: str) -> Figure:
         "The same noise in the latent and in the pixels",
         [
             "Upper: in the latent. Middle: in the pixels. Lower: in the pixels, which are then "
-            "encoded and decoded. Amplitudes are in standard deviations of what gets the noise. "
-            "dB: PSNR against the same without noise.",
+            "encoded and decoded. Amplitudes are in standard deviations of the whole latent, or of "
+            "the pixels. dB: PSNR against the same without noise.",
             made,
         ],
         list(data["kind_picture"].values),
@@ -178,8 +178,8 @@ def channels(data: xarray.Dataset, made: str) -> Figure:
     return panels.sheet(
         "Noise in one channel of the latent alone",
         [
-            f"Amplitude {chosen.amplitude.item():g}, at all positions. Lower: what it changed, "
-            f"×{factor}, mid grey where nothing.",
+            f"Amplitude {chosen.amplitude.item():g}, in standard deviations of the whole latent, "
+            f"at all positions. Lower: what it changed, ×{factor}, mid grey where nothing.",
             made,
         ],
         [[data["clean"].values, *pictures], [None, *change]],
@@ -190,8 +190,8 @@ def channels(data: xarray.Dataset, made: str) -> Figure:
 def curves(data: xarray.Dataset, made: str) -> Figure:
     """PSNR and SSIM over the amplitude: by share, by kind, by channel."""
     lines = [
-        "Against the same picture without noise. Amplitudes are in standard deviations of what "
-        "gets the noise.",
+        "Against the same picture without noise. Amplitudes are in standard deviations of the "
+        "whole latent, also for a single channel, or of the pixels.",
         made,
     ]
     figure = page.new("Quality by amplitude of the noise", lines, below=5.9)

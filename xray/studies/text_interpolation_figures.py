@@ -24,6 +24,7 @@ from xray.page import (
     VERMILLION,
     WIDTH,
 )
+from xray.plots import how_made
 from xray.studies.text_interpolation import findings
 
 if TYPE_CHECKING:
@@ -34,7 +35,12 @@ MOST_SHOWN = 11  # pictures in a row
 
 
 def figures(data: xarray.Dataset, model: Generator) -> dict[str, Figure]:
-    """All of them, by name."""
+    """All of them, by name.
+
+    Args:
+        data: from `between`; its attributes may say what else was asked of `generate`.
+        model: that made it.
+    """
     return {
         "pictures": pictures_figure(data, model),
         "steps": steps_figure(data, model),
@@ -164,5 +170,6 @@ def pairs_figure(data: xarray.Dataset, model: Generator) -> Figure:
 
 def _page(data: xarray.Dataset, model: Generator, title: str, told: str, *, below: float) -> Figure:
     first, second = data.attrs["first"], data.attrs["second"]
-    heading = [(f"“{first}”", BLUE), (f"“{second}”", VERMILLION), f"{model.name}, {told}"]
+    made = how_made({**data.attrs, "model": model.name})
+    heading = [(f"“{first}”", BLUE), (f"“{second}”", VERMILLION), f"{made} · {told}"]
     return page.new(title, heading, below=below)
