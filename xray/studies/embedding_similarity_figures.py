@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 MARKERS = "osD^vPX*"
 NUMBERED = 14  # prompts that have a number each in the maps; of more, groups have names
-NAMED = 40  # prompts among which these have room
 
 
 def figures(data: xarray.Dataset, apart: xarray.Dataset, model: Generator) -> dict[str, Figure]:
@@ -119,15 +118,6 @@ def _scatter(axes: Axes, data: xarray.Dataset, places: np.ndarray, here: np.ndar
                 str(i + 1), places[i], (5, 3), fontsize=10, textcoords="offset points",
                 color=INK, path_effects=halo,
             )  # fmt: skip
-    elif len(here) <= NAMED and data.attrs["groups_given"]:
-        for name in styles:
-            if (own := here & (groups == name)).any():
-                above = np.median(places[own, 0]), places[own, 1].max()
-                axes.annotate(
-                    _short(name, 22), above, (0, 6), fontsize=10,
-                    textcoords="offset points", ha="center", color=INK, weight="bold",
-                    parse_math=False, path_effects=halo,
-                )  # fmt: skip
 
 
 def _number_key(figure: Figure, data: xarray.Dataset, x: float, y: float) -> None:
