@@ -278,7 +278,6 @@ def _teach(model: Generator, words: list[Adapter]) -> None:
     """The model's own vocabulary and embeddings, and these words after them."""
     from xray.architecture import build_text_embedding, initial_weights
     from xray.checkpoints.building import cast
-    from xray.program import Part
 
     tokenizer = model.own.tokenizer
     for word in words:
@@ -296,6 +295,4 @@ def _teach(model: Generator, words: list[Adapter]) -> None:
     positions = old.position_embedding.embeddings
     net.embedding.position_embedding.embeddings.assign(positions)
     model.tokenizer = tokenizer
-    model.text = Part(
-        "text", model.text.network, jit=model.jit, check=model.text.check
-    )  # compiled for the old table
+    model.text.forget()  # what was compiled for the old table

@@ -20,6 +20,7 @@ from typing import Any
 
 from xray.networks import Autoencoder, Level, TextEncoder, UNet
 from xray.reserve import as_tensor, reserved
+from xray.schedule import PREDICTIONS
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 _CHOICES = {
     "text_activation": ("quick_gelu", "gelu"),
-    "prediction": ("epsilon", "v", "sample"),
+    "prediction": PREDICTIONS,
 }
 
 

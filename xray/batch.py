@@ -50,7 +50,7 @@ class Batch:
         Along branch and image as well, where these have other words; ``""`` and −1 for what was
         given as an embedding, and nothing at all where everything was.
         """
-        rows = [[self.tokens[b][i] or () for i in range(len(self.seeds))] for b in branches]
+        rows = [[row or () for row in self.tokens[b]] for b in branches]
         length = max(len(row) for images in rows for row in images)
         if not length:
             return {}

@@ -148,7 +148,7 @@ class _Run:
         self.plan, self.recorder, self.clock, self.report = plan, recorder, clock, report
         self.context: np.ndarray
         self.open_step: int | None = None
-        self.evaluation, self.timestep = 0, -1.0
+        self.evaluation = 0
         self.added: np.ndarray | None = None
 
     def denoise(self) -> np.ndarray:
@@ -206,7 +206,8 @@ class _Run:
             unread = np.array([[not row for row in p.batch.tokens[b]] for b in p.branches])
             for site, array in observed.items():
                 if site != "text/out":
-                    self.keep(site, np.where(_beside(unread, array), np.nan, array))
+                    beside = np.expand_dims(unread, tuple(range(2, array.ndim)))
+                    self.keep(site, np.where(beside, np.nan, array))
         for b, branch in enumerate(p.branches):
             for i, prompt in enumerate(p.batch.prompts[branch]):
                 if not isinstance(prompt, str):
@@ -225,7 +226,6 @@ class _Run:
         else:
             self._close_step()
             self.open_step, self.evaluation = step, 0
-        self.timestep = timestep
         p, schedule = self.plan, self.plan.model.schedule
         x = self._edited_and_kept("sampler/latent", x, step, timestep)
 
@@ -265,9 +265,8 @@ class _Run:
             )
             for seed in self.plan.batch.seeds
         ]
-        self.added = self.edited(
-            "sampler/added_noise", scale * np.stack(drawn), step, self.timestep
-        )
+        timestep = self.plan.timesteps[step - self.plan.start_step]
+        self.added = self.edited("sampler/added_noise", scale * np.stack(drawn), step, timestep)
         return self.added
 
     def finish(self, latent: np.ndarray) -> None:
@@ -279,7 +278,7 @@ class _Run:
         )
         for site, array in observed.items():
             self.keep(site, array)
-        self.keep("image", to_uint8(numbers("the decoder's output", pixels, FloatingPointError)))
+        self.keep("image", to_uint8(pixels))
         self.clock.lap("decode")
 
     def _close_step(self) -> None:
@@ -295,10 +294,6 @@ class _Run:
         self.recorder.complete(step - self.plan.start_step)
         self.clock.lap("first step" if step == self.plan.start_step else "other steps")
         self.report(step + 1, self.plan.steps)
-
-
-def _beside(rows: np.ndarray, array: np.ndarray) -> np.ndarray:
-    return rows.reshape(*rows.shape, *[1] * (array.ndim - rows.ndim))
 
 
 def _reporter(progress: Any, label: str) -> Callable[[int | None, int], None]:

@@ -276,8 +276,7 @@ class Generator:
 
         values = _latent(latent)
         values = values.reshape(-1, *values.shape[-3:])
-        pixels = numbers("the decoder's output", self.decoder(values), FloatingPointError)
-        return [Image.fromarray(p) for p in to_uint8(pixels)]
+        return [Image.fromarray(p) for p in to_uint8(self.decoder(values))]
 
     def noised(
         self,
@@ -311,10 +310,24 @@ class Generator:
         if not 0 < strength <= 1:
             raise ValueError(f"strength must be above 0 and at most 1, got {strength}")
         start = steps - max(1, round(strength * steps))
-        visited = sampler_named(sampler).timesteps(steps, spacing or self.spacing, self.schedule)
+        visited = self.timesteps(steps, sampler, spacing)
         x0 = self.encode(image).values
         noise = np.stack([initial_noise(seed, x0.shape[1:])] * len(x0))
         return self.schedule.add_noise(x0, noise, visited[start]), start
+
+    def timesteps(
+        self, steps: int, sampler: str = "ddim", spacing: str | None = None
+    ) -> np.ndarray:
+        """Which a run visits, noisiest first, and where it ends: (steps + 1,) float64.
+
+        Args:
+            steps, sampler, spacing: as for `generate`.
+
+        Example:
+            >>> model.timesteps(4)
+            array([751., 501., 251.,   1.,   0.])
+        """
+        return sampler_named(sampler).timesteps(steps, spacing or self.spacing, self.schedule)
 
     def timestep_embedding(self, timestep: float) -> np.ndarray:
         """What the U-Net is told of the time: (width,) float32."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from xray.batch import numbers
+
 LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue: ITU-R BT.601
 
 
@@ -34,5 +36,10 @@ def pixels_of(image: Any) -> np.ndarray:
 
 
 def to_uint8(pixels: np.ndarray) -> np.ndarray:
-    """Decoder output, about [-1, 1] → 0 … 255, clipped and rounded."""
+    """Decoder output, about [-1, 1] → 0 … 255, clipped and rounded.
+
+    Raises:
+        FloatingPointError: it holds NaN or infinity, which would be painted black or white.
+    """
+    numbers("the decoder's output", pixels, FloatingPointError)
     return np.rint(np.clip((pixels + 1.0) * 127.5, 0, 255)).astype(np.uint8)

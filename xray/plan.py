@@ -140,8 +140,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         self.branches = ("cond",) if np.all(np.equal(self.guidance, 1.0)) else BRANCHES
-        visit = SAMPLERS[self.sampler].timesteps
-        self.timesteps = visit(self.steps, self.spacing, self.model.schedule)[self.start_step :]
+        visited = self.model.timesteps(self.steps, self.sampler, self.spacing)
+        self.timesteps = visited[self.start_step :]
         self.programs = self._trace_networks()
         self._check_patterns()
         self._check_edits()

@@ -295,6 +295,11 @@ class Part:
         program.check(observations, edits)
         return program
 
+    def forget(self) -> None:
+        """Drop what was compiled, as where the network is given another variable."""
+        self._forgotten = self.traces
+        self._programs.clear()
+
     @property
     def traces(self) -> int:
         """How often this network was traced and compiled so far."""

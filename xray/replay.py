@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from xray import edits as named_edits
-from xray.samplers import sampler_named
 from xray.store import TraceError
 from xray.taps import Edit, Observation, matches
 from xray.taps import edit as make_edit
@@ -127,13 +126,12 @@ def resume(
                     f"the latent recorded at step {step} is what the edit at {e.pattern!r} made of "
                     "it, which would be made twice: say edit=[…], which edits go on from here"
                 )
-        spacing = asked["spacing"] or model.spacing
-        visit = sampler_named(asked["sampler"]).timesteps
-        now = visit(asked["steps"], spacing, model.schedule)[step : step + 1]
+        steps, sampler, spacing = (asked[k] for k in ("steps", "sampler", "spacing"))
+        now = model.timesteps(steps, sampler, spacing)[step : step + 1]
         then = trace.timesteps[trace.steps.index(step)]
         if now.size and now[0] != then:
             raise ValueError(
-                f"step {step} of {asked['steps']} steps of {asked['sampler']} ({spacing}) is at "
+                f"step {step} of {steps} steps of {sampler} ({spacing or model.spacing}) is at "
                 f"timestep {now[0]:g}, and the recorded latent has the noise of {then:g}: keep "
                 "steps, sampler and spacing, or give latent="
             )

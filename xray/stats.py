@@ -23,7 +23,7 @@ def mean(values: np.ndarray, axis: Axis = None) -> np.ndarray:
 def std(values: np.ndarray, axis: Axis = None) -> np.ndarray:
     """Population standard deviation."""
     # NumPy sums in float64, but keeps deviations and their squares in the input's own type.
-    return _quietly(np.nanstd, values.astype(np.float64), axis)
+    return _quietly(np.nanstd, np.asarray(values, np.float64), axis)
 
 
 def total(values: np.ndarray, axis: Axis = None) -> np.ndarray:

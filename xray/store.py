@@ -377,7 +377,7 @@ def _skeleton(header: Header) -> dict[str, bytes]:
         files = {}
         for name, (dims, values) in coords.items():
             values = np.asarray(values)
-            key = (dims, values.dtype.str, values.tobytes())
+            key = (dims, values.shape, values.dtype.str, values.tobytes())
             if key not in made:
                 made[key] = _array_files(dims, values.shape, values.dtype, values=values)
             files |= {f"{group}{name}/{file}": content for file, content in made[key].items()}

@@ -6,6 +6,7 @@ model = xray.load("runs/my_model")
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -118,13 +119,13 @@ def open_folder(folder: Path, *, source: str | None = None, weights: bool = True
 
 def _matrix(told: Any) -> np.ndarray | None:
     """The matrix that shows latents as colour, where there is one."""
-    try:
-        matrix = None if told is None else np.array(told, np.float32)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"rgb_matrix is {told!r:.80}, not 5 × 3 numbers") from error
-    if matrix is not None and (matrix.shape != (5, 3) or not np.isfinite(matrix).all()):
-        raise ValueError(f"rgb_matrix is {told!r:.80}, not 5 × 3 numbers")
-    return matrix
+    if told is None:
+        return None
+    with contextlib.suppress(TypeError, ValueError):  # no numbers, or in rows of other lengths
+        matrix = np.array(told, np.float32)
+        if matrix.shape == (5, 3) and np.isfinite(matrix).all():
+            return matrix
+    raise ValueError(f"rgb_matrix is {told!r:.80}, not 5 × 3 numbers")
 
 
 def _component(key: str) -> str:

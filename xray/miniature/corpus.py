@@ -32,7 +32,7 @@ def stream_seed(seed: int, stream: int, index: int) -> int:
 
 def pictured(seed: int = 0, start: int = 0) -> Iterator[Scene]:
     """The scenes that diffusion is trained on, endlessly, in the order of their latents."""
-    for i, things in itertools.islice(enumerate(_things(seed)), start, None):
+    for i, things in enumerate(_things(seed, start), start):
         yield scene(stream_seed(seed, 2, i), split="train", objects=(things,))
 
 
@@ -46,10 +46,11 @@ def chances(count: int, seed: int = 0) -> np.ndarray:
     return each[things - 1] / each[things - 1].sum()
 
 
-def _things(seed: int) -> Iterator[int]:
+def _things(seed: int, start: int = 0) -> Iterator[int]:
     """How many things each scene has."""
     draws = np.random.default_rng([seed, 2])
-    for i in itertools.count():
+    draws.random(start)
+    for i in itertools.count(start):
         shares = OBJECT_SHARES if i < LATER else LATER_SHARES
         yield 1 + int(np.searchsorted(np.cumsum(shares[:-1]), draws.random(), side="right"))
 

@@ -46,7 +46,7 @@ from xray.miniature.corpus import captions_seen, stream_seed
 from xray.miniature.hearing import heard
 from xray.miniature.judge import accuracy, load_judge, round_trip
 from xray.miniature.scenes import Scene, caption_pairs, image, scene
-from xray.miniature.scoring import Seen, score, shares, statement
+from xray.miniature.scoring import Score, Seen, score, shares, statement
 from xray.sheet import Sheet
 
 STEPS, FEWER_STEPS = 25, 10
@@ -160,18 +160,6 @@ class Bench:
         """How well the model's pictures follow the captions, see `follows`."""
         return follows(self.draw(scenes, **options), scenes, self.judge)
 
-    def by_count(
-        self, pictures: np.ndarray, scenes: Sequence[Scene]
-    ) -> dict[str, dict[str, tuple[float, int]]]:
-        """How well pictures follow their captions, by the number of things in these."""
-        counts = np.array([len(s.objects) for s in scenes])
-        return {
-            str(n): follows(
-                pictures[counts == n], [s for s in scenes if len(s.objects) == n], self.judge
-            )
-            for n in np.unique(counts)
-        }
-
 
 def follows(
     pictures: np.ndarray, scenes: Sequence[Scene], judge: Callable[[np.ndarray], list[Seen]]
@@ -186,8 +174,14 @@ def follows(
     Returns:
         Share and number of cases, by name; see `xray.miniature.scoring.score`.
     """
-    seen = judge(pictures)
-    return shares(score(statement(s), what) for s, what in zip(scenes, seen, strict=True))
+    return shares(scored(pictures, scenes, judge))
+
+
+def scored(
+    pictures: np.ndarray, scenes: Sequence[Scene], judge: Callable[[np.ndarray], list[Seen]]
+) -> list[Score]:
+    """How well each picture shows what its caption states. Arguments as for `follows`."""
+    return [score(statement(s), seen) for s, seen in zip(scenes, judge(pictures), strict=True)]
 
 
 # ----------------------------------------------------------------------------------------- parts
@@ -240,22 +234,19 @@ def pictures_part(bench: Bench) -> tuple[list[Row], Any]:
     captions = [s.caption for s in scenes[:36]]
     told = f"The first captions of the evaluation; no training scene had them · {STEPS} steps"
     contact_sheet(pictures, captions, told).savefig(bench.out / "pictures.png")
-    usual = follows(pictures, scenes, bench.judge)
+    scores = scored(pictures, scenes, bench.judge)
     new = bench.scenes(bench.sizes.captions, 4, "held_out")
-    new_pictures = bench.draw(new)
-    held_out = follows(new_pictures, new, bench.judge)
+    new_scores = scored(bench.draw(new), new, bench.judge)
+    usual, held_out = shares(scores), shares(new_scores)
     # How many things captions have differs between the two, and decides most.
-    by_count = {
-        "usual": bench.by_count(pictures, scenes),
-        "held_out": bench.by_count(new_pictures, new),
-    }
+    by_count = {"usual": _by_count(scores, scenes), "held_out": _by_count(new_scores, new)}
     fewer = bench.followed(scenes, steps=FEWER_STEPS)
     rows = [
         Row(f"pictures: {k}", *usual[k], "%", reach) for k, reach in _REACH.items() if k in usual
     ]
-    rows += _by_count("pictures", by_count["usual"])
+    rows += _count_rows("pictures", by_count["usual"])
     rows.append(Row("held-out combinations: all right", *held_out["all right"], "%", 0.70))
-    rows += _by_count("held-out combinations", by_count["held_out"])
+    rows += _count_rows("held-out combinations", by_count["held_out"])
     least = usual["all right"][0] - 0.05
     rows.append(Row(f"at {FEWER_STEPS} steps: all right", *fewer["all right"], "%", least))
     details = {
@@ -268,7 +259,17 @@ def pictures_part(bench: Bench) -> tuple[list[Row], Any]:
     return rows, details
 
 
-def _by_count(what: str, found: dict[str, dict[str, tuple[float, int]]]) -> list[Row]:
+def _by_count(
+    scores: Sequence[Score], scenes: Sequence[Scene]
+) -> dict[str, dict[str, tuple[float, int]]]:
+    counts = [len(s.objects) for s in scenes]
+    return {
+        str(n): shares(one for one, count in zip(scores, counts, strict=True) if count == n)
+        for n in sorted(set(counts))
+    }
+
+
+def _count_rows(what: str, found: dict[str, dict[str, tuple[float, int]]]) -> list[Row]:
     return [
         Row(f"{what}: all right, {count} thing{'s' * (count != '1')}", *f["all right"], "%")
         for count, f in found.items()

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
+from xray.checkpoints.files import save_tensors
 from xray.miniature.loss_curve import loss_figure
 from xray.miniature.optimizer import Muon
 
@@ -72,10 +73,8 @@ def fit(
 
     def save() -> None:
         # One file, replaced whole: weights and progress are never of different steps.
-        temporary = checkpoint.with_suffix(".new")
         arrays = {k: np.asarray(v) for k, v in kept.items()}
-        save_file(arrays, temporary, metadata={"progress": json.dumps(done)})
-        temporary.replace(checkpoint)
+        save_tensors(arrays, checkpoint, {"progress": json.dumps(done)})
         if curve.exists():
             loss_figure(curve).savefig(folder / "loss.png")
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from xray.generator import Generator
 
 MARKERS = "osD^vPX*"
-NUMBERED = 14  # prompts that have a number each in the maps; of more, groups have names
+NUMBERED = 14  # prompts that have a number each in the maps; of more, groups have signs
 
 
 def figures(data: xarray.Dataset, apart: xarray.Dataset, model: Generator) -> dict[str, Figure]:
