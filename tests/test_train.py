@@ -40,6 +40,25 @@ def test_latents_have_unit_variance_under_the_exported_scaling_factor(out):
     assert model.encode(np.stack(pictures)).values.std() == pytest.approx(1.0, abs=0.02)
 
 
+def test_scenes_stay_those_of_the_seed_that_they_began_with(out, tmp_path):
+    """Another seed then gives other noise, to weights that have seen this seed's."""
+    for name in ("tokenizer.json", "autoencoder"):
+        (shutil.copytree if (out / name).is_dir() else shutil.copy)(out / name, tmp_path / name)
+    for scenes, seed in (("8", "3"), ("24", "4")):
+        begin = ["--quick", "--out", str(tmp_path), "--stage", "latents"]
+        train.main([*begin, "--scenes", scenes, "--seed", seed])
+    tokenizer = xray.load(out / "mini").tokenizer
+    told = [tokenizer.ids(s.caption) for s in itertools.islice(pictured(3), 24)]
+    np.testing.assert_array_equal(load_file(tmp_path / "latents.safetensors")["ids"], told)
+
+    drawn = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "chances", lambda n, seed: drawn.append(seed) or np.full(n, 1 / n))
+        begin = ["--quick", "--out", str(tmp_path), "--stage", "diffusion"]
+        train.main([*begin, "--minutes", "1e-9", "--seed", "4"])
+    assert drawn == [3]
+
+
 def test_a_second_call_goes_on_where_the_first_stopped(out):
     before = progress(out / "diffusion")
     train.main(["--quick", "--out", str(out), "--stage", "diffusion", "--minutes", "0.5"])

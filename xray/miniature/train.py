@@ -26,7 +26,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -176,7 +176,8 @@ def train_autoencoder(out: Path, budget: Budget, seed: int) -> None:
 def encode_scenes(out: Path, budget: Budget, seed: int) -> None:
     """Stage 3: latents (float16, unit variance) and token ids of the training scenes.
 
-    Given again with more scenes, it adds those that are not there yet.
+    Given again with more scenes, it adds those that are not there yet, of the seed that the first
+    ones are of.
     """
     path = out / "latents.safetensors"
     known, scaling = None, None
@@ -184,7 +185,7 @@ def encode_scenes(out: Path, budget: Budget, seed: int) -> None:
         known = load_file(path)
         if len(known["latents"]) >= budget.scenes:
             return
-        scaling = _scaling_factor(path)
+        scaling, seed = _encoded_with(path)
     encoder = build_encoder(MINI)
     set_numerics("reference", encoder)
     assign(variables("encoder", encoder), averages(out / "autoencoder"))
@@ -257,7 +258,7 @@ def train_diffusion(out: Path, budget: Budget, seed: int) -> None:
     data = load_file(out / "latents.safetensors")
     latents, ids = data["latents"], data["ids"].astype(np.int32)
     alphas_cumprod = NoiseSchedule().alphas_cumprod.astype(np.float32)
-    upto = np.cumsum(chances(len(latents), seed))[:-1]
+    upto = np.cumsum(chances(len(latents), _encoded_with(out / "latents.safetensors").seed))[:-1]
     embeddings = np.stack([forward.timestep_embedding(t, arch.widths[0]) for t in range(1000)])
     empty = tokenizer.ids("")
 
@@ -293,7 +294,7 @@ def export(out: Path, budget: Budget, seed: int) -> None:
     from xray.tensor import fit_rgb_matrix
 
     tokenizer = Tokenizer.load(out / "tokenizer.json")
-    scaling_factor = _scaling_factor(out / "latents.safetensors")
+    scaling_factor = _encoded_with(out / "latents.safetensors").scaling_factor
     arch = replace(MINI, vocab_size=len(tokenizer.vocabulary), scaling_factor=scaling_factor)
     networks = {
         "text": build_text_encoder(arch),
@@ -343,9 +344,15 @@ def _begin(net: dict[str, Any], budget: Budget) -> None:
         assign(net, load_file(budget.start / "weights.safetensors"))
 
 
-def _scaling_factor(latents: Path) -> float:
+class _Encoded(NamedTuple):
+    scaling_factor: float
+    seed: int
+
+
+def _encoded_with(latents: Path) -> _Encoded:
     with safe_open(latents, "np") as file:
-        return float(file.metadata()["scaling_factor"])
+        told = file.metadata()
+    return _Encoded(float(told["scaling_factor"]), int(told["seed"]))
 
 
 def _count(start: int) -> Iterator[int]:
