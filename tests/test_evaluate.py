@@ -23,6 +23,7 @@ from xray.miniature.evaluate import (
     follows,
     guidance_part,
     judge_part,
+    known_parts,
     main,
     pictures_part,
     synonyms_part,
@@ -254,6 +255,14 @@ def test_the_report_has_targets_beside_figures(tmp_path):
     assert "| pictures: sizes | 50.0 % |  |  | 10 |" in text
     assert (tmp_path / "evaluation.md").read_text() == text
     assert json.loads((tmp_path / "evaluation.json").read_text()) == report
+
+
+def test_parts_are_kept_of_the_same_weights_only(tmp_path):
+    of, parts = {"model": "mini", "digest": "0" * 64, "seed": 0}, {"judge": {"rows": []}}
+    assert known_parts(tmp_path, of) == {}
+    write_report(tmp_path, {**of, "parts": parts})
+    assert known_parts(tmp_path, of) == parts
+    assert known_parts(tmp_path, {**of, "digest": "1" * 64}) == {}
 
 
 @pytest.mark.slow

@@ -417,6 +417,14 @@ PARTS: dict[str, Callable[[Bench], tuple[list[Row], Any]]] = {
 # ---------------------------------------------------------------------------------------- report
 
 
+def known_parts(out: Path, of: dict[str, Any]) -> dict[str, Any]:
+    """What is written already, perhaps by another run beside; not of other weights or sizes."""
+    path = out / "evaluation.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    parts = before.pop("parts", {})
+    return parts if before == of else {}
+
+
 def write_report(out: Path, report: dict[str, Any]) -> str:
     """``evaluation.json`` and ``evaluation.md``; returns the Markdown."""
     (out / "evaluation.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
@@ -510,26 +518,19 @@ def main(arguments: list[str] | None = None) -> None:
     model = load(args.model)
     judge = load_judge(args.judge) if JUDGED.intersection(args.parts) else None
     bench = Bench(model, judge, sizes, args.out, args.seed)
-    # The same name for the same figures: parts of other weights or sizes are not mixed in.
-    report = {
+    of = {
         "model": model.name,
         "digest": model.digest,
         "seed": args.seed,
         "sizes": asdict(sizes),
-        "parts": {},
     }
-    path = args.out / "evaluation.json"
-    if path.exists():
-        before = json.loads(path.read_text())
-        if {**before, "parts": {}} == report:
-            report["parts"] = before["parts"]
     for part in args.parts:
         print(f"{part} …", end=" ", flush=True)
         started = time.monotonic()
         rows, details = PARTS[part](bench)
         print(f"{time.monotonic() - started:.0f} s", flush=True)
-        report["parts"][part] = {"rows": [asdict(row) for row in rows], "details": details}
-        text = write_report(args.out, report)
+        found = {part: {"rows": [asdict(row) for row in rows], "details": details}}
+        text = write_report(args.out, {**of, "parts": {**known_parts(args.out, of), **found}})
     print(text)
 
 
