@@ -333,8 +333,7 @@ def train_judge(
         minutes: of training in all, over all resumptions.
         seed: of initial weights and pictures.
     """
-    from safetensors.numpy import save_file
-
+    from xray.checkpoints.files import save_tensors
     from xray.miniature.training import averages, fit
 
     network = build_network(seed)
@@ -364,7 +363,7 @@ def train_judge(
         learning_rate=2e-3,
     )
     weights = {k: v.astype(np.float16) for k, v in averages(out).items()}
-    save_file(weights, out / "judge.safetensors")
+    save_tensors(weights, out / "judge.safetensors")
 
 
 def _loss(outputs: Any, wanted: Targets) -> Any:
@@ -408,7 +407,7 @@ def _rendered(scenes: Sequence[Scene]) -> np.ndarray:
 
 def _round_trips(path: Path, model: str, scenes: Sequence[Scene]) -> np.ndarray:
     """Pictures of scenes through the autoencoder, uint8; kept at `path`, since it takes minutes."""
-    from safetensors.numpy import load_file, save_file
+    from safetensors.numpy import load_file
 
     if not scenes:
         return np.zeros((0, SIDE, SIDE, 3), np.uint8)
@@ -419,9 +418,10 @@ def _round_trips(path: Path, model: str, scenes: Sequence[Scene]) -> np.ndarray:
         return pictures
 
     from xray.checkpoints import load
+    from xray.checkpoints.files import save_tensors
 
     pictures = round_trip(load(model), _rendered(scenes))
-    save_file({"pictures": pictures}, path)
+    save_tensors({"pictures": pictures}, path)
     return pictures
 
 

@@ -32,7 +32,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from xray import forward
 from xray.architecture import (
@@ -41,6 +41,7 @@ from xray.architecture import (
     build_text_encoder,
     build_unet,
 )
+from xray.checkpoints.files import save_tensors
 from xray.miniature.corpus import chances, described, pictured, stream_seed
 from xray.miniature.meaning import ANSWERS, meaning
 from xray.miniature.scenes import image, scene
@@ -205,7 +206,7 @@ def encode_scenes(out: Path, budget: Budget, seed: int) -> None:
         report(start + len(chosen), 0.0, (start + len(chosen)) / len(latents))
     scaling = scaling or 1.0 / float(latents.std())
     new = {"latents": (latents * scaling).astype(np.float16), "ids": ids}
-    save_file(
+    save_tensors(
         {k: np.concatenate([known[k], v]) for k, v in new.items()} if known else new,
         path,
         metadata={"scaling_factor": repr(scaling), "seed": str(seed)},
