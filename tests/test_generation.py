@@ -706,6 +706,40 @@ def test_an_embedding_that_guidance_one_does_not_use_is_no_difference(model):
     assert model.replay(run(model, guidance=1, negative=model.embed(OTHER), record=HALF)).equal
 
 
+def test_a_negative_prompt_that_guidance_one_does_not_use_is_not_forgotten(model):
+    resumed = model.resume(run(model, guidance=1, negative=OTHER), 1, guidance=5)
+    assert resumed.attrs["negative"] == [OTHER]
+    embedded = run(model, guidance=1, negative=model.embed(OTHER))
+    with pytest.raises(ValueError, match=r"negative prompt was given as an embedding.*negative="):
+        model.resume(embedded, 1, guidance=5)
+    assert model.resume(embedded, 1, guidance=5, negative="").attrs["negative"] == [""]
+
+
+def test_a_replay_does_not_take_the_place_of_its_trace(model, tmp_path):
+    trace = run(model, store=tmp_path / "run.zarr")
+    for place in (trace.path, tmp_path / "other" / ".." / "run.zarr"):
+        with pytest.raises(ValueError, match=r"run.zarr' is the trace itself: choose another"):
+            trace.replay(model, store=place, overwrite=True)
+    assert trace["sampler/latent"].size
+
+
+def test_ctrl_c_while_the_end_is_written_keeps_everything(model, tmp_path, monkeypatch):
+    finish = store.StoreWriter.finish
+    calls = iter([KeyboardInterrupt, None])
+
+    def slow(self, *args, **kwargs):
+        if error := next(calls):
+            raise error
+        return finish(self, *args, **kwargs)
+
+    monkeypatch.setattr(store.StoreWriter, "finish", slow)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        run(model, store=tmp_path / "run.zarr")
+    trace = raised.value.trace
+    assert trace.status == xray.open(tmp_path / "run.zarr").status == "interrupted"
+    assert len(trace.steps) == 3 and trace.image.size
+
+
 def test_a_replay_can_go_to_disk(model, plain, tmp_path):
     again = plain.replay(model, store=tmp_path / "again.zarr")
     assert again.equal and xray.open(tmp_path / "again.zarr").sites == plain.sites

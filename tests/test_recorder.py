@@ -126,6 +126,22 @@ def test_the_next_step_waits_rather_than_queueing_a_second(tmp_path, monkeypatch
     assert recorder.close("interrupted").steps == [0, 1]
 
 
+def test_a_step_that_waits_to_be_stored_when_the_run_is_interrupted_is_kept(tmp_path, monkeypatch):
+    recorder = StoreRecorder(tmp_path / "run.zarr", header())
+    write_step(recorder, 0)
+    recorder.complete(0)
+    write_step(recorder, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder, "_wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            recorder.complete(1)
+    assert_holds_run(recorder.close("interrupted"), 2)
+
+
+def interrupted():
+    raise KeyboardInterrupt
+
+
 def test_memory_does_not_grow_with_the_number_of_steps(tmp_path):
     spec = SiteSpec(("y", "x"), (512, 256), "float16", per_step=True)
     number = itertools.count()

@@ -217,6 +217,21 @@ def test_only_a_trace_is_ever_overwritten(tmp_path):
     assert (diary / "monday.txt").read_text() == "precious"
 
 
+def test_of_two_runs_that_begin_at_once_in_one_place_the_second_is_refused(tmp_path, monkeypatch):
+    path, skeleton = tmp_path / "run.zarr", xray.store._skeleton
+
+    def meanwhile(one):
+        monkeypatch.setattr(xray.store, "_skeleton", skeleton)
+        record(StoreRecorder(path, header(steps=2)))
+        return skeleton(one)
+
+    monkeypatch.setattr(xray.store, "_skeleton", meanwhile)
+    with pytest.raises(TraceError, match=r"run.zarr exists by now: another run .* another place"):
+        StoreRecorder(path, header())
+    assert xray.trace.open(path).status == "complete"
+    assert [file.name for file in tmp_path.iterdir()] == ["run.zarr"]
+
+
 # --- what a killed process leaves ----------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """What a user of `DebugTensor` relies on: arithmetic by position, honest labels, nothing lost."""
 
+import errno
 import operator
 import tempfile
 from pathlib import Path
@@ -544,6 +545,33 @@ def test_saving_never_overwrites(tmp_path):
     with pytest.raises(FileExistsError, match="t.zarr exists"):
         labelled(random(2)).save(tmp_path / "t.zarr")
     assert (tmp_path / "t.zarr").read_text() == "precious"
+
+
+def test_a_save_that_fails_leaves_nothing_and_can_be_tried_again(tmp_path, monkeypatch):
+    tensor, path = labelled(random(2, 3)), tmp_path / "t.zarr"
+    with monkeypatch.context() as patch:
+        patch.setattr(xr.Dataset, "to_zarr", half_written)
+        with pytest.raises(OSError, match="No space left"):
+            tensor.save(path)
+    assert not list(tmp_path.iterdir())
+    tensor.save(path)
+    assert DebugTensor.load(path).diff(tensor)["equal"]
+
+
+def half_written(self, store, **kwargs):
+    (store / "value").mkdir(parents=True)
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("values", [np.full((2, 3), np.nan, np.float32), random(2, 3)])
+def test_a_saved_tensor_that_lost_a_file_is_damaged_and_not_nan(tmp_path, values):
+    tensor, path = labelled(values), tmp_path / "t.zarr"
+    tensor.save(path)
+    assert DebugTensor.load(path).diff(tensor)["equal"]
+    chunk = next(file for file in (path / "value" / "c").rglob("*") if file.is_file())
+    chunk.unlink()
+    with pytest.raises(ValueError, match=r"t.zarr is damaged: 1 of 1 chunks of value are missing"):
+        DebugTensor.load(path)
 
 
 def test_loading_says_what_is_wrong(tmp_path):

@@ -11,6 +11,7 @@ import shutil
 import numpy as np
 import pytest
 import xarray
+import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic_run import SITES, header, record, values, write_step
@@ -273,6 +274,10 @@ def test_nothing_is_unpickled(path, monkeypatch):
         (lambda p: shutil.rmtree(p / "complete"), "is damaged"),
         (lambda p: cut(p / "complete/c/0"), "is damaged"),
         (lambda p: cut(p / "timestep/zarr.json"), "is damaged"),
+        (lambda p: (p / "complete/c/0").unlink(), "is damaged: complete/c/0 is missing"),
+        (lambda p: (p / "step/c/0").unlink(), "is damaged: step/c/0 is missing"),
+        (lambda p: (p / "timestep/c/0").unlink(), "is damaged: timestep/c/0 is missing"),
+        (lambda p: forget_last_step(p), "is damaged: 4 of 5 steps of a complete run"),
     ],
 )
 def test_what_is_no_whole_trace_is_refused_when_opened(copy, damage, message):
@@ -289,6 +294,8 @@ def test_what_is_no_whole_trace_is_refused_when_opened(copy, damage, message):
         lambda p: chunk(p, "sampler/latent", 2).unlink(),
         lambda p: cut(p / "sampler/latent/value/zarr.json"),
         lambda p: cut(p / "sampler/latent/timestep/c/0"),
+        lambda p: (p / "sampler/latent/timestep/c/0").unlink(),
+        lambda p: (p / "sampler/latent/step/c/0").unlink(),
         lambda p: shutil.rmtree(p / "sampler/latent"),
     ],
 )
@@ -298,6 +305,40 @@ def test_a_damaged_site_is_refused_when_read_and_the_others_are_not(copy, damage
     with pytest.raises(TraceError, match=r"copy.zarr is damaged: .*sampler/latent"):
         trace["sampler/latent"]
     np.testing.assert_array_equal(trace.sel(WEIGHTS, step=2).values, values(WEIGHTS, 2))
+
+
+def test_a_lost_picture_of_a_complete_run_is_damage_and_of_another_is_not(copy):
+    (copy / "image/value/c/0/0/0/0").unlink()
+    with pytest.raises(TraceError, match="is damaged: image/value/c/0/0/0/0 is missing"):
+        _ = xray.trace.open(copy).image
+    edit(copy, "status", "interrupted")
+    with pytest.raises(UnknownSite, match=r"no site 'image'.*interrupted"):
+        _ = xray.trace.open(copy).image
+
+
+def test_a_trace_does_not_read_what_was_put_in_its_place(tmp_path):
+    path = tmp_path / "run.zarr"
+    before = record(StoreRecorder(path, header()))
+    before["sampler/latent"]
+    after = record(StoreRecorder(path, header(), overwrite=True))
+    for read in (lambda: before["sampler/latent"], lambda: diff(before, after)):
+        with pytest.raises(TraceError, match="run.zarr was removed or replaced .* open it again"):
+            read()
+    assert after["sampler/latent"].size
+    shutil.rmtree(path)
+    with pytest.raises(TraceError, match="was removed or replaced"):
+        after["sampler/latent"]
+
+
+def test_a_trace_of_nothing_says_so():
+    empty = MemoryRecorder(Header([0], [1.0], {})).close("interrupted")
+    with pytest.raises(UnknownSite, match="it has: none"):
+        _ = empty.image
+
+
+def forget_last_step(path):
+    complete = zarr.open_array(path / "complete", mode="r+", zarr_format=3)
+    complete[-1] = False
 
 
 def cut(file):

@@ -15,6 +15,8 @@ from xray.tokenizer import Token
 if TYPE_CHECKING:
     from xray.generator import Generator
 
+EMBEDDED = "<embedding>"  # stands in a trace for a prompt that was given as one
+
 
 @dataclass
 class Batch:
@@ -25,7 +27,7 @@ class Batch:
     seeds: list[int]
 
     def shown(self, branch: str) -> list[str]:
-        return [p if isinstance(p, str) else "<embedding>" for p in self.prompts[branch]]
+        return [p if isinstance(p, str) else EMBEDDED for p in self.prompts[branch]]
 
     @property
     def given(self) -> list[str]:

@@ -125,6 +125,7 @@ def generate(
     try:
         run.text()
         run.finish(run.denoise())
+        return recorder.close(attrs={"seconds": clock.seconds})
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
         reason = "interrupted by the user" if interrupted else f"{type(error).__name__}: {error}"
@@ -132,7 +133,6 @@ def generate(
         raise
     finally:
         run.report(None, steps)
-    return recorder.close(attrs={"seconds": clock.seconds})
 
 
 class _Run:

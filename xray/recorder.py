@@ -214,6 +214,7 @@ class StoreRecorder(Recorder):
         self._writer = StoreWriter(path, header, overwrite=overwrite)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="trace-writer")
         self._writing: Future | None = None
+        self._waiting: tuple[int, Arrays, Arrays] | None = None  # for the step before to be stored
         self._failure: TraceError | None = None
         self._completed = 0
 
@@ -233,8 +234,10 @@ class StoreRecorder(Recorder):
         super().write(site, array, step, evaluation)
 
     def _keep(self, step: int, arrays: Arrays, once: Arrays) -> None:
+        self._waiting = step, arrays, once  # whoever is interrupted while waiting keeps the step
         self._wait()
         self._writing = self._thread.submit(self._store, step, arrays, once)
+        self._waiting = None
 
     def _store(self, step: int, arrays: Arrays, once: Arrays) -> None:
         for site, array in once.items():
@@ -260,6 +263,8 @@ class StoreRecorder(Recorder):
         told = self._failure is not None
         try:
             self._wait()
+            if self._waiting:
+                self._store(*self._waiting)
             for site, array in self._once.items():
                 self._writer.write(site, array)
             self._writer.finish(status, reason, attrs)

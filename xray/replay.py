@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from xray import edits as named_edits
+from xray.batch import EMBEDDED
 from xray.store import TraceError
 from xray.taps import Edit, Observation, matches
 from xray.taps import edit as make_edit
@@ -50,12 +53,15 @@ def replay(
         A `Replay`: the new trace, whether every recorded bit agrees, and where not.
 
     Raises:
-        ValueError: the trace is another model's, or its edits cannot be made again.
+        ValueError: the trace is another model's, its edits cannot be made again, or `store` is
+            where it is itself.
 
     Example:
         >>> model.replay(xray.open("runs/a.zarr")).equal
         True
     """
+    if store is not None and trace.path and Path(store).resolve() == trace.path.resolve():
+        raise ValueError(f"store={os.fspath(store)!r} is the trace itself: choose another place")
     a = trace.attrs
     adapters = [adapter.to_json() for adapter in model.adapters]
     if a.get("adapters", []) != adapters and a["digest"] != model.digest:
@@ -108,7 +114,8 @@ def resume(
     Raises:
         TraceError: no such step, or ``sampler/latent`` was not recorded, or not whole in float32.
         ValueError: one of the run's edits is not in `xray.edits`, or has changed the recorded
-            latent already: give ``edit=[...]``. What is changed gives the step another timestep.
+            latent already: give ``edit=[...]``. What is changed gives the step another timestep,
+            or asks for guidance where the negative prompt is not known.
 
     Example:
         >>> trace = model.generate("a red star", seed=7)
@@ -118,6 +125,12 @@ def resume(
     asked = {**_asked(trace, edit), **changes}
     if edit is None:  # an edit that is over by now would be refused as a mistake
         asked["edit"] = [e for e in asked["edit"] if e.steps is None or max(e.steps) >= step]
+    lost = "uncond" not in trace.attrs["tokens"] and EMBEDDED in trace.attrs["negative"]
+    if lost and "guidance" in changes and "negative" not in changes:
+        raise ValueError(
+            "the negative prompt was given as an embedding, which a run at guidance 1 does not "
+            "record: say negative= with the other guidance"
+        )
     if latent is None:
         latent = _recorded_latent(trace, step)
         for e in asked["edit"] if edit is None else ():
@@ -156,8 +169,9 @@ def _asked(trace: Trace, edit: Iterable[Edit] | None) -> dict[str, Any]:
     prompts = {"prompt": list(a["prompt"]), "negative": list(a["negative"])}
     for key, branch in (("prompt", "cond"), ("negative", "uncond")):
         for i in range(len(prompts[key])):
-            if branch not in a["tokens"]:  # at guidance 1 it plays no part, whatever it was
-                prompts[key][i] = ""
+            if branch not in a["tokens"]:  # at guidance 1 it plays no part
+                if prompts[key][i] == EMBEDDED:
+                    prompts[key][i] = prompts["prompt"][i]
             elif not a["tokens"][branch][i]:
                 prompts[key][i] = trace["text/given"].sel(branch=branch).isel(image=i).values
     return {

@@ -24,6 +24,7 @@ the last seconds.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
@@ -31,7 +32,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -281,15 +282,27 @@ def read_root(path: str | os.PathLike) -> dict[str, Any]:
     return root
 
 
-def chunk_file(path: Path, site: str, ndim: int, step: int | None) -> Path:
-    """The file that holds one step of a site (`ndim` counts the step), or all of it."""
-    index = [0] * ndim
-    if step is not None:
-        index[0] = step
-    return path.joinpath(*site.split("/"), "value", "c", *map(str, index))
+def chunk_file(path: Path, array: str, ndim: int, step: int = 0) -> Path:
+    """The file that holds one step of an array (`ndim` counts the step), or all of it."""
+    index = [step, *[0] * (ndim - 1)][:ndim]
+    return path.joinpath(*array.split("/"), "c", *map(str, index))
 
 
 # --- writing -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def whole(path: str | os.PathLike) -> Iterator[Path]:
+    """A folder beside `path` to write to: it gets that name once it is whole, or is removed."""
+    path = Path(path).absolute()
+    building = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    shutil.rmtree(building, ignore_errors=True)
+    try:
+        yield building
+        building.rename(path)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
 
 
 class StoreWriter:
@@ -308,15 +321,18 @@ class StoreWriter:
         check_output(path, overwrite=overwrite)
         self.path, self.header = Path(path).absolute(), header
         self._complete = np.zeros(len(header.steps), bool)
-        building = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         try:
-            _write_files(building, _skeleton(header))
-            if self.path.exists():
-                shutil.rmtree(self.path)
-            building.rename(self.path)
+            with whole(self.path) as building:
+                _write_files(building, _skeleton(header))
+                if overwrite and self.path.exists():
+                    shutil.rmtree(self.path)
             self._root = zarr.open_group(self.path, mode="r+", zarr_format=3)
         except OSError as error:
-            shutil.rmtree(building, ignore_errors=True)
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise TraceError(
+                    f"{self.path} exists by now: another run has just begun there; choose another "
+                    "place"
+                ) from error
             raise self._error(error) from error
         # Without write_empty_chunks Zarr leaves out a chunk that is all NaN or all 0, and a
         # lost chunk could not be told from it.
@@ -457,7 +473,6 @@ def _prefixed(folder: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
     for name, content in files.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)

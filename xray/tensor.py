@@ -294,7 +294,7 @@ class DebugTensor(NDArrayOperatorsMixin):
         Example:
 
         ```python
-        weights = trace["unet/up.3/attn.2/cross/weights"].sel(branch="cond")
+        weights = trace["unet/up.3/attn.1/cross/weights"].sel(branch="cond")
         weights.word("star").mean(("step", "head"))
         ```
         """
@@ -524,7 +524,7 @@ class DebugTensor(NDArrayOperatorsMixin):
 
         ```python
         trace["sampler/latent"].isel(step=slice(None, None, 5)).image("rgb")
-        trace["unet/up.3/attn.2/out"].sel(step=3, branch="cond").image("pca", scale=4)
+        trace["unet/up.3/attn.1/out"].sel(step=3, branch="cond").image("pca", scale=4)
         ```
         """
         if kind not in ("rgb", "pca", "channels"):
@@ -578,7 +578,7 @@ class DebugTensor(NDArrayOperatorsMixin):
         return cls(array)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a Zarr v3 store, which `load` and plain `xarray.open_zarr` read.
+        """Write a Zarr v3 store, whole or not at all, which `load` and `xarray.open_zarr` read.
 
         Args:
             path: a directory that does not exist yet, by custom `….zarr`.
@@ -592,10 +592,15 @@ class DebugTensor(NDArrayOperatorsMixin):
         # How another store was encoded (chunks, fill values) need not suit what was cut from it.
         array = _with_text_as(object, self._array.drop_encoding())
         dataset = array.to_dataset(name="value").assign_attrs(xray_tensor=FORMAT)
-        with warnings.catch_warnings():
+        from xray.store import whole
+
+        with whole(path) as building, warnings.catch_warnings():
             # Consolidated metadata is an extension of Zarr v3, and zarr says so on every write.
             warnings.filterwarnings("ignore", "Consolidated metadata")
-            dataset.to_zarr(path, mode="w-", zarr_format=3, consolidated=True)
+            # Without empty chunks, one that is all NaN or 0 could not be told from a lost one.
+            dataset.to_zarr(
+                building, mode="w-", zarr_format=3, consolidated=True, write_empty_chunks=True
+            )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> DebugTensor:
@@ -618,7 +623,12 @@ class DebugTensor(NDArrayOperatorsMixin):
                 f"{name} has format {found}, and this version reads format {FORMAT}: "
                 "upgrade diffusion-xray"
             )
+        import zarr
+
         try:
+            for part, chunked in zarr.open_group(name, mode="r").arrays():
+                if lost := chunked.nchunks - chunked.nchunks_initialized:
+                    raise ValueError(f"{lost} of {chunked.nchunks} chunks of {part} are missing")
             with xr.open_zarr(name) as dataset:
                 array = dataset["value"].load()
         except Exception as error:  # zarr, its codecs and xarray each raise their own

@@ -24,7 +24,15 @@ import xarray
 import zarr
 
 from xray.stats import format_bytes
-from xray.store import Header, SiteSpec, StoreWriter, TraceError, chunk_file, read_root
+from xray.store import (
+    ROOT_ARRAYS,
+    Header,
+    SiteSpec,
+    StoreWriter,
+    TraceError,
+    chunk_file,
+    read_root,
+)
 from xray.tensor import DebugTensor
 
 if TYPE_CHECKING:
@@ -155,13 +163,13 @@ class Trace:
 
         Raises:
             UnknownSite: with the nearest names.
-            TraceError: files of the site are missing or damaged.
+            TraceError: files of the site are missing or damaged, or of another run by now.
         """
         if site not in self.specs:
             near = difflib.get_close_matches(site, self.specs, n=3, cutoff=0.4)
-            hint = f"nearest: {', '.join(near)}" if near else f"it has {', '.join(self.specs)}"
+            hint, known = "nearest" if near else "it has", ", ".join(near or self.specs) or "none"
             ended = "" if self.status == "complete" else f" (the run is {self.status})"
-            raise UnknownSite(f"no site {site!r} in this trace{ended}; {hint or 'it is empty'}")
+            raise UnknownSite(f"no site {site!r} in this trace{ended}; {hint}: {known}")
         return self._load(site)
 
     def _index(self, step: int) -> int:
@@ -277,12 +285,9 @@ def open(path: str | os.PathLike) -> Trace:
         >>> trace["sampler/denoised"].sel(step=3).image("rgb")
     """
     path = Path(path).absolute()
-    root = read_root(path)
+    made, root = _made(path), read_root(path)
     try:
-        step, timestep, complete = (
-            zarr.open_array(path / name, mode="r", zarr_format=3)[:]
-            for name in ("step", "timestep", "complete")
-        )
+        step, timestep, complete = (_root_array(path, name) for name in ROOT_ARRAYS)
         specs = {}
         for site in root["attributes"]["sites"]:
             node = root["consolidated_metadata"]["metadata"][f"{site}/value"]
@@ -290,30 +295,62 @@ def open(path: str | os.PathLike) -> Trace:
             first = 1 if dims[:1] == ["step"] else 0
             dtype = np.dtype(node["data_type"])
             specs[site] = SiteSpec(dims[first:], shape[first:], dtype, per_step=first == 1)
+    except TraceError:
+        raise
     except Exception as error:  # of many types, by the decoder that stumbles
         raise TraceError(f"{path} is damaged: {error!r}") from error
     count = int(np.argmin(np.append(complete, False)))  # steps are completed in order
-    specs = {
-        site: spec
-        for site, spec in specs.items()
-        if spec.per_step or chunk_file(path, site, len(spec.shape), None).exists()
-    }
+    if root["attributes"].get("status") == "complete":
+        if count < len(step):
+            raise TraceError(f"{path} is damaged: {count} of {len(step)} steps of a complete run")
+    else:
+        specs = {
+            site: spec
+            for site, spec in specs.items()
+            if spec.per_step or chunk_file(path, f"{site}/value", len(spec.shape)).exists()
+        }
+    opened = functools.cache(lambda site: _open_site(path, site, specs[site], count))
+
+    def load(site: str) -> xarray.DataArray:
+        if _made(path) != made:
+            raise TraceError(
+                f"{path} was removed or replaced after this trace of it was opened: open it again"
+            )
+        return opened(site)
+
     return Trace(
         attrs=root["attributes"],
         steps=step[:count].tolist(),
         timesteps=timestep[:count].tolist(),
         specs=specs,
-        load=functools.cache(lambda site: _open_site(path, site, specs[site], count)),
+        load=load,
         path=path,
     )
 
 
-def _open_site(path: Path, site: str, spec: SiteSpec, count: int) -> xarray.DataArray:
+def _made(path: Path) -> tuple[int, int] | None:
+    """What tells a store from another in its place: of a file that is written once."""
+    try:
+        file = (path / "complete" / "zarr.json").stat()
+    except OSError:
+        return None
+    return file.st_ino, file.st_mtime_ns
+
+
+def _root_array(path: Path, name: str) -> np.ndarray:
+    _check_there(path, chunk_file(path, name, 1))
+    return zarr.open_array(path / name, mode="r", zarr_format=3)[:]
+
+
+def _check_there(path: Path, file: Path) -> None:
     # Zarr reads a chunk whose file is gone as fill values, without a word.
-    for step in range(count) if spec.per_step else [None]:
-        file = chunk_file(path, site, len(spec.shape) + spec.per_step, step)
-        if not file.exists():
-            raise TraceError(f"{path} is damaged: {file.relative_to(path)} is missing")
+    if not file.exists():
+        raise TraceError(f"{path} is damaged: {file.relative_to(path)} is missing")
+
+
+def _open_site(path: Path, site: str, spec: SiteSpec, count: int) -> xarray.DataArray:
+    for step in range(count if spec.per_step else 1):
+        _check_there(path, chunk_file(path, f"{site}/value", len(spec.shape) + spec.per_step, step))
     try:
         # The site's own metadata: looking it up in that of the root takes twenty times as long.
         # Not cached, so that memory goes when a tensor does.
@@ -321,7 +358,11 @@ def _open_site(path: Path, site: str, spec: SiteSpec, count: int) -> xarray.Data
             path, engine="zarr", group=site, consolidated=False, cache=False, chunks=None
         )
         array = dataset["value"].rename(site)
+        for name, coord in array.coords.items():
+            _check_there(path, chunk_file(path, f"{site}/{name}", coord.ndim))
         coords = {name: (coord.dims, _text(coord.values)) for name, coord in array.coords.items()}
+    except TraceError:
+        raise
     except Exception as error:  # of many types, by the decoder that stumbles
         raise TraceError(f"{path} is damaged: {site} cannot be read: {error}") from error
     array = array.assign_coords(coords)
