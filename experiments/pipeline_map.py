@@ -2,8 +2,8 @@
 
 Every network and block with its parameters, the shape that it leaves, multiply-adds, memory and
 time, for one picture and one guidance branch; no weights are needed, but with --model sd-v1-4 some
-5.5 GB of memory and more than a minute. A guided run computes the U-Net twice in each step, and the
-others once.
+5.5 GB of memory and more than a minute. A guided run computes the U-Net twice in each step, the
+text encoder twice and the decoder once in all, and the image encoder not at all.
 
 How to read it: figures/map.png draws the networks to scale: a block is as wide as it has channels
 and as high as its grid; lines over the U are the skip connections. figures/costs.png has a bar for

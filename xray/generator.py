@@ -2,7 +2,7 @@
 
 model = xray.load("mini")
 trace = model.generate("a red star above a blue moon", seed=7, record=["sampler/*"])
-model.tokenizer, model.text, model.unet, model.encoder, model.decoder      # each callable alone
+model.text, model.unet, model.encoder, model.decoder      # each callable alone
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 class Generator:
     """A text-to-image latent diffusion model, opened.
 
-    Usually made by `xray.load`. Its parts are attributes, each callable alone on NumPy arrays and
-    each with ``.record(patterns, *arrays)`` to see its sites:
+    Usually made by `xray.load`. Its parts are attributes: ``tokenizer``, text → tokens
+    (`xray.tokenizer.Tokenizer`), or None; and four networks, each callable alone on NumPy arrays
+    and each with ``.record(patterns, *arrays)`` to see its sites:
 
-    - ``tokenizer``: text → tokens (`xray.tokenizer.Tokenizer`), or None.
     - ``text(ids)``: (n, length) int32 → (n, length, width) embedding.
     - ``unet(latent, timestep_embedding, context)``: → (n, h/8, w/8, 4); see `predict`.
     - ``encoder(pixels)``: (n, h, w, 3) in [-1, 1] → (n, h/8, w/8, 4), scaled.
