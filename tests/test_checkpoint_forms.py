@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 import xray
 from xray import cli, memory
 from xray.architecture import Architecture
-from xray.checkpoints import building, export_diffusers, save
+from xray.checkpoints import building, export_diffusers, outline, save
 from xray.networks import variables
+from xray.sitelist import sites_of
 
 PROMPT = "a red star above a moon"
 TOKENS = 538  # of the tests' vocabulary
@@ -562,6 +563,7 @@ def test_version_2_must_be_told_what_it_predicts(published):
         pytest.skip("1.x predicts the noise")
     with pytest.raises(ValueError, match="prediction='epsilon' for a 512-base model"):
         xray.load(path)
+    assert "unet/mid/attn.0/out" in sites_of(outline(path))  # which do not depend on it
 
 
 def test_version_2_has_all_its_layers_whether_or_not_openclips_last_is_there(published, tmp_path):
@@ -745,6 +747,15 @@ def test_a_component_may_come_out_of_any_whole_model(folder, model, spare, tmp_p
     assert_same_weights(weights_of(loaded), weights_of(model))
 
 
+def test_a_unet_that_predicts_something_else_is_refused(folder, copy, spare):
+    edit_json(copy / "scheduler" / "scheduler_config.json", prediction_type="v_prediction")
+    with pytest.raises(ValueError, match=r"unet predicts v, and the U-Net of tiny epsilon: open"):
+        xray.load(folder, unet=copy)
+    with into(spare):
+        xray.load(folder, autoencoder=copy, text_encoder=copy)
+        xray.load(folder, unet=copy / "unet")  # a component alone does not tell
+
+
 def test_a_component_for_other_sizes_is_refused(folder, copy):
     edit_json(copy / "vae" / "config.json", scaling_factor=0.13025)
     with pytest.raises(
@@ -781,6 +792,39 @@ def test_nothing_is_overwritten_unasked(model, tmp_path):
     assert (tmp_path / "there" / "mine.txt").read_text() == "mine"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["there"]
     assert (tmp_path / "there" / "model_index.json").is_file()
+
+
+def test_an_export_over_a_model_that_is_interrupted_does_not_open(model, tmp_path, monkeypatch):
+    place, rename = tmp_path / "there", Path.rename
+    export_diffusers(model, place)
+    moved = []
+
+    def killed(self, target):
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        moved.append(rename(self, target))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            export_diffusers(model, place, overwrite=True)
+    with pytest.raises(ValueError, match="neither a model"):
+        xray.load(place)
+    export_diffusers(model, place, overwrite=True)
+    assert (place / "model_index.json").is_file()
+
+
+def test_a_model_is_not_saved_where_another_would_be_opened(model, tmp_path):
+    export_diffusers(model, tmp_path / "there")
+    with pytest.raises(ValueError, match="there holds a model in the form diffusers, which would"):
+        save(model, tmp_path / "there")
+
+
+def test_an_export_to_here_is_one_to_the_folder(model, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    export_diffusers(model, ".")
+    assert (tmp_path / "here" / "model_index.json").is_file()
 
 
 def test_an_export_that_fails_leaves_nothing(model, tmp_path, monkeypatch):

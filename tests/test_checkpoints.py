@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 import xray
 from xray import checkpoints
-from xray.checkpoints import building, files, registry, save
+from xray.checkpoints import building, files, native, registry, save
 from xray.environment import EnvironmentProblem
 from xray.networks import variables
 
@@ -72,6 +72,20 @@ def test_every_weight_comes_back_to_the_bit(model, loaded):
     np.testing.assert_array_equal(loaded.tokenizer.ids("a red star above a moon")[None], ids)
 
 
+def test_a_model_stays_where_writing_over_it_is_interrupted(model, tmp_path, monkeypatch):
+    save(model, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(native, "sha256", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            save(model, tmp_path, dtype="float32")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def interrupted(path):
+    raise KeyboardInterrupt
+
+
 def test_the_digest_is_that_of_the_file(folder, loaded):
     content = (folder / "weights.safetensors").read_bytes()
     assert loaded.digest == hashlib.sha256(content).hexdigest()
@@ -105,8 +119,9 @@ def test_the_matrix_for_colours_is_kept(model, tmp_path, monkeypatch):
 
 
 def test_a_model_without_vocabulary_can_be_saved(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(model, "tokenizer", None)
     save(model, tmp_path / "saved")
+    monkeypatch.setattr(model, "tokenizer", None)
+    save(model, tmp_path / "saved")  # in place of one that had a vocabulary
     monkeypatch.setattr(building, "build", lambda *args: model.networks)
     monkeypatch.setattr(building, "assign", lambda *args: None)
     assert xray.load(tmp_path / "saved").tokenizer is None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -53,8 +55,18 @@ def test_another_backend_is_refused(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     with pytest.raises(EnvironmentProblem, match="KERAS_BACKEND is 'jax'.* unset it"):
         check_environment()
+    for backend in ("tensorflow", ""):
+        monkeypatch.setenv("KERAS_BACKEND", backend)
+        check_environment()
+        assert os.environ["KERAS_BACKEND"] == "tensorflow"  # over what keras.json may say
+
+
+def test_keras_that_is_here_already_on_another_backend_is_refused(monkeypatch):
+    jax = SimpleNamespace(backend=SimpleNamespace(backend=lambda: "jax"))
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
-    check_environment()
+    monkeypatch.setitem(sys.modules, "keras", jax)
+    with pytest.raises(EnvironmentProblem, match="imported with the backend 'jax'.*before"):
+        check_environment()
 
 
 def test_versions_are_of_what_is_installed(installed):

@@ -255,6 +255,26 @@ def test_a_web_page_in_its_place_is_refused(server):
     rejected(server, r"what came \(28 B\) is not what was published", size=None)
 
 
+def test_a_web_page_in_place_of_a_file_of_known_size_is_not_kept(server):
+    server.moods = ["html"]
+    model = published(server)
+    with pytest.raises(ConnectionError, match=r"w\.h5: what came is a web page"):
+        fetching.fetch(model)
+    assert not model.files["unet"].part.exists()
+    fetching.fetch(model)
+    assert whole(model) and server.asked[-1] == 0
+
+
+def test_what_is_damaged_here_is_fetched_again(server):
+    model, told = published(server), []
+    fetching.fetch(model)
+    path = model.files["unet"].path
+    path.write_bytes(bytes(SIZE))
+    assert not model.missing  # by its size
+    fetching.fetch(model, say=told.append)
+    assert told[0] == "w.h5 is here, but damaged: it is fetched again" and whole(model)
+
+
 def test_a_truncated_file_of_known_size_is_refused(server):
     server.content = CONTENT[:1_000_000]
     model = published(server)
@@ -391,6 +411,7 @@ def test_verify_finds_a_flipped_bit(models):
     path.write_bytes(damaged)
     told = run("verify", "one")
     assert told.exit_code == 1 and "damaged" in rows(told)["one.h5"]
+    assert "fetched again with `xray weights fetch NAME`" in told.stdout
     assert rows(told)["w.h5"].split()[-1] == "ok"
     assert run("verify").exit_code == 1
 

@@ -164,6 +164,9 @@ def test_a_variant_is_fetched_alone(server):
 def test_what_the_hub_does_not_have_is_said_with_its_address(server):
     with pytest.raises(ConnectionError, match="someone/else cannot be fetched.*Is the name right"):
         xray.load("someone/else", download=True)
+    for name in ("someone/else.git", "some--one/else"):
+        with pytest.raises(ConnectionError, match=f"{name} cannot be fetched.*Is the name right"):
+            xray.load(name, download=True)
     server.shutdown()
     server.server_close()
     with pytest.raises(ConnectionError, match=f"{WHOLE} cannot be fetched"):

@@ -155,6 +155,14 @@ def test_a_word_that_cannot_be_added_is_refused(small, word):
         small.adding("<there>").adding(word)
 
 
+def test_a_word_may_not_be_called_as_a_token_is(small):
+    token = next(text for text in small.vocabulary if "</w>" not in text and len(text) > 1)
+    with pytest.raises(ValueError, match="already means something"):
+        small.adding(token)
+    with pytest.raises(ValueError, match="already means something"):
+        small.adding("<toy>", 2).adding("<toy>_1")
+
+
 def test_added_words_are_saved(small, tmp_path):
     more = small.adding("<toy>", 3)
     more.save(tmp_path / "tokenizer.json")

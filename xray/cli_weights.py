@@ -58,7 +58,7 @@ def fetch(
         ),
     ] = None,
 ) -> None:
-    """Fetch weights into the cache; what was interrupted goes on where it stopped.
+    """Fetch weights into the cache; what was interrupted goes on, what is damaged comes anew.
 
     Each file's sha256 is checked before it gets its name. The licence is shown first.
     """
@@ -87,6 +87,8 @@ def verify(
         if name or any(file.here for file in model.files.values()):
             found |= fetching.verify(model)
     print(table(["file", ""], list(found.items())) if found else "nothing has been fetched")
+    if "damaged" in found.values():
+        print("\nWhat is damaged is fetched again with `xray weights fetch NAME`.")
     if "damaged" in found.values() or (name and set(found.values()) != {"ok"}):
         raise typer.Exit(1)
 

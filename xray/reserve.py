@@ -6,6 +6,7 @@ variable.assign(as_tensor(array))          # is not copied
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 from typing import Any
@@ -24,7 +25,8 @@ def reserved(shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
     if count * size >= ALONE:
         pages = mmap.mmap(-1, count * size)
         if hasattr(mmap, "MADV_HUGEPAGE"):  # the first touch of many small ones takes long
-            pages.madvise(mmap.MADV_HUGEPAGE)
+            with contextlib.suppress(OSError):  # a kernel that has none refuses
+                pages.madvise(mmap.MADV_HUGEPAGE)
         return np.frombuffer(pages, dtype).reshape(shape)
     room = np.empty(count + 64 // size, dtype)
     start = -room.ctypes.data % 64 // size

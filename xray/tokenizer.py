@@ -231,11 +231,12 @@ class Tokenizer:
         word = text.lower()
         if not word or regex.search(r"\s", word) or count < 1:
             raise ValueError(f"an added word is text without spaces with tokens, not {text!r}")
-        if word in (*self._written, "<start>", "<end>", "<pad>"):
+        names = [word, *(f"{word}_{i}" for i in range(1, count))]
+        if not {*self.vocabulary, "<start>", "<end>", "<pad>"}.isdisjoint(names):
             raise ValueError(f"{text!r} already means something to this tokenizer; choose another")
         first = len(self.vocabulary)
         self.added[word] = count
-        self.vocabulary += [word, *(f"{word}_{i}" for i in range(1, count))]
+        self.vocabulary += names
         self._written[word] = tuple(range(first, first + count))
         self._find_written = _finder([w for w in self._written if w not in self.added], self.added)
 

@@ -209,7 +209,9 @@ def outline(name: str | Path) -> Generator:
 
     if name in FULL_SIZE:
         return building.outline(str(name), getattr(architectures, FULL_SIZE[name]))
-    checkpoint = open_checkpoint(name, weights=False)
+    # What a single file of 2.x predicts does not change its sites.
+    prediction = "epsilon" if form_of(name) == "file" else None
+    checkpoint = open_checkpoint(name, prediction=prediction, weights=False)
     return building.outline(checkpoint.name, checkpoint.architecture)
 
 
@@ -300,13 +302,17 @@ def open_component(name: str | Path, part: str, *, download: bool = False) -> Co
     if diffusers.is_component(path):
         return diffusers.open_component(path, part)
     if diffusers.is_folder(path):
-        return diffusers.open_component(path / diffusers.FOLDERS[part], part)
-    # What a U-Net predicts does not matter here, and yet 2.x must be told.
-    prediction = "epsilon" if form_of(name) == "file" else None
-    components = open_checkpoint(name, prediction=prediction).components
-    if part not in components:
-        raise ValueError(f"{name} holds no {part}")
-    return components[part]
+        component = diffusers.open_component(path / diffusers.FOLDERS[part], part)
+        told = diffusers.predicted(path)
+    else:
+        # A single file does not say what its U-Net predicts, and yet one of 2.x must be told.
+        file = form_of(name) == "file"
+        checkpoint = open_checkpoint(name, prediction="epsilon" if file else None)
+        if part not in checkpoint.components:
+            raise ValueError(f"{name} holds no {part}")
+        component = checkpoint.components[part]
+        told = None if file else checkpoint.settings["prediction"]
+    return replace(component, prediction=told if part == "unet" else None)
 
 
 def _check_options(name: str | Path | Architecture, **given: str | bool | None) -> None:

@@ -53,6 +53,7 @@ class Component:
         name_of: from the name of one of our variables (`xray.networks.variables`) to the file's.
         digest: of the files.
         keras: kernels lie as Keras has them, (…, in, out), not as torch has, (out, in, …).
+        prediction: of a U-Net out of another model, what that one says it predicts.
     """
 
     source: str
@@ -61,6 +62,7 @@ class Component:
     name_of: Callable[[str], str]
     digest: str
     keras: bool = False
+    prediction: str | None = None
 
 
 @dataclass(frozen=True)
@@ -130,10 +132,17 @@ class Checkpoint:
         """With other components in place of its own.
 
         Raises:
-            ValueError: one is of other sizes, or for another scaling factor.
+            ValueError: one is of other sizes, for another scaling factor, or predicts something
+                else.
         """
         components = dict(self.components)
         for name, other in others.items():
+            predicted = self.settings.get("prediction")
+            if None not in (other.prediction, predicted) and other.prediction != predicted:
+                raise ValueError(
+                    f"{other.source} predicts {other.prediction}, and the U-Net of {self.name} "
+                    f"{predicted}: open the U-Net's own model, and exchange its other parts"
+                )
             own = components[name].sizes if name in components else {}
             differ = [key for key, value in other.sizes.items() if own.get(key, value) != value]
             if differ:

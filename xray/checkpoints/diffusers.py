@@ -35,6 +35,7 @@ STEMS = {
 }
 """What their weights are called, without variant and ending."""
 
+SCHEDULER = Path("scheduler", "scheduler_config.json")
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}
 
 # Which schedulers space timesteps so if they are not told; others that are met take linspace.
@@ -83,7 +84,7 @@ def open_folder(folder: Path, *, variant: str | None = None, weights: bool = Tru
         for name, place in FOLDERS.items()
     }
     length = components["text_encoder"].sizes["text_length"]
-    scheduler = _scheduler(folder / "scheduler" / "scheduler_config.json")
+    scheduler = _scheduler(folder / SCHEDULER)
     spacing = scheduler.pop("spacing")
     side = read_json(folder / "unet" / "config.json").get("sample_size")
     return Checkpoint(
@@ -93,6 +94,12 @@ def open_folder(folder: Path, *, variant: str | None = None, weights: bool = Tru
         tokenizer=open_vocabulary(folder / "tokenizer", length),
         spacing=spacing,
     )
+
+
+def predicted(folder: Path) -> str | None:
+    """What a model's U-Net predicts, if the folder tells; parts of it may be lacking."""
+    path = folder / SCHEDULER
+    return _scheduler(path)["prediction"] if path.is_file() else None
 
 
 def open_component(
@@ -141,7 +148,10 @@ def _weights_file(folder: Path, name: str, variant: str | None) -> Path:
                     if file in there:
                         return folder / file
     asked = "" if variant is None else f" of variant {variant!r}"
-    raise ValueError(f"{folder} has no weights{asked}; there is {', '.join(there)}")
+    raise ValueError(
+        f"{folder} has no weights{asked}; there is {', '.join(there)}. From the Hub no pickles are "
+        'fetched, and variants only by name: variant="fp16"'
+    )
 
 
 def _variant(file: str) -> str:

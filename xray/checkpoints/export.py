@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from xray.generator import Generator
 
 DTYPES = ("float32", "float16")
+INDEX = "model_index.json"  # by which a folder is known to be a model
 
 
 def export_diffusers(
@@ -43,7 +44,7 @@ def export_diffusers(
 
     Args:
         model: with a tokenizer.
-        folder: a new one. It is there only when it is whole.
+        folder: a new one. What opens there is whole: an interrupted one has no model_index.json.
         dtype: of the stored weights, ``"float32"`` or ``"float16"``.
         shard_bytes: how large a file of weights may be; a component that is larger becomes several
             files and an index. What goes into one file is in memory beside the model.
@@ -59,14 +60,15 @@ def export_diffusers(
     model.check_whole()
     if model.tokenizer is None:
         raise ValueError(f"{model.name} has no tokenizer, which a diffusers model needs")
-    folder = Path(folder)
+    folder = Path(os.path.abspath(folder))  # "." has no name
     if not overwrite and folder.exists() and (folder.is_file() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists and is not empty; choose another, or overwrite it")
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     try:
         _write(model, partial, dtype, shard_bytes)
         folder.mkdir(exist_ok=True)
-        for path in partial.iterdir():
+        (folder / INDEX).unlink(missing_ok=True)
+        for path in sorted(partial.iterdir(), key=lambda path: path.name == INDEX):
             if (folder / path.name).is_dir():
                 shutil.rmtree(folder / path.name)
             path.rename(folder / path.name)
@@ -85,7 +87,7 @@ def _write(model: Generator, folder: Path, dtype: str, shard_bytes: int) -> None
     save_vocabulary(model.tokenizer, folder / "tokenizer")
     (folder / "scheduler").mkdir()
     _write_json(folder / "scheduler" / "scheduler_config.json", _scheduler(model))
-    _write_json(folder / "model_index.json", _INDEX)
+    _write_json(folder / INDEX, _INDEX)
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

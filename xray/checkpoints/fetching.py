@@ -21,6 +21,7 @@ from typing import Any
 import xray
 from xray.checkpoints import hub, registry
 from xray.checkpoints.diffusers import FOLDERS
+from xray.checkpoints.files import mistaken
 from xray.checkpoints.registry import File, Published, cache
 from xray.stats import format_bytes
 
@@ -30,7 +31,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 def fetch(
     model: Published, source: str | Path | None = None, say: Callable[[str], Any] | None = None
 ) -> None:
-    """Bring the files of a model that are missing here into the cache.
+    """Bring the files of a model that are missing here, or damaged, into the cache.
 
     Args:
         model: from `xray.checkpoints.registry`.
@@ -51,6 +52,10 @@ def fetch(
     say = say or (lambda line: print(line, file=sys.stderr))
     folder = _folder(source)
     with _alone():
+        for file in model.files.values():
+            if file.present and digest(file.path) != file.sha256:
+                say(f"{file.name} is here, but damaged: it is fetched again")
+                file.path.unlink()
         missing = model.missing
         if missing:
             licence = model.licence
@@ -205,6 +210,9 @@ def _download(file: File, url: str) -> None:
     except OSError as error:
         if error.errno is not None or isinstance(error, ConnectionError):
             raise
+        if page := mistaken(file.part):
+            file.part.unlink()
+            raise ConnectionError(f"{url}: what came {page}") from error
         raise ConnectionError(
             f"{url}: {format_bytes(file.part.stat().st_size)} came where {about(file)} was to; "
             "what has come is kept: fetch again to go on, or from another place with --from"

@@ -71,15 +71,20 @@ def fetch(
         ConnectionError: the Hub cannot be reached, or has no such model, or not for everyone.
     """
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
 
+    refused = HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     address = f"{constants.ENDPOINT}/{name}"
     say = say or (lambda line: print(line, file=sys.stderr))
     say(f"{name}: from {address}, which tells its licence, to {constants.HF_HUB_CACHE}")
     try:
         snapshot_download(name, allow_patterns=_wanted(parts, variant))
     except Exception as error:
-        if not _lost_connection(error) and not isinstance(error, HfHubHTTPError):
+        if not _lost_connection(error) and not isinstance(error, refused):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ConnectionError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,30 +35,45 @@ def save(model: Generator, folder: str | Path, *, dtype: str = "float16") -> Non
 
     Raises:
         ValueError: the model was opened with ``memory="low"``, or has numbers that are too large
-            for `dtype`.
-        OSError: it cannot be written; weights that are there stay.
+            for `dtype`; or a model of another form is there, which `load` would open in its place.
+        OSError: it cannot be written; a model that is there stays.
     """
+    from xray.checkpoints import form_of
     from xray.networks import variables
 
     model.check_whole()
     folder = Path(folder)
+    if (form := form_of(folder)) not in (None, "xray"):
+        raise ValueError(
+            f"{folder} holds a model in the form {form}, which would stay: choose another"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     values = {
         key: cast(key, v.numpy(), dtype)
         for name, net in model.networks.items()
         for key, v in variables(name, net).items()
     }
-    path = folder / "weights.safetensors"
-    save_tensors(values, path)
+    partial = folder / f".weights.partial-{os.getpid()}.safetensors"
+    try:
+        save_tensors(values, partial)
+        _save(model, partial, folder)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _save(model: Generator, weights: Path, folder: Path) -> None:
+    """Give the weights their name, and beside them what they are of: all in one moment."""
     config = {
         "name": model.name,
         "architecture": model.architecture.to_json(),
         "numerics": model.numerics,
         "spacing": model.spacing,
         "rgb_matrix": None if model.rgb_matrix is None else np.asarray(model.rgb_matrix).tolist(),
-        "sha256": sha256(path),
+        "sha256": sha256(weights),
     }
+    weights.replace(folder / "weights.safetensors")
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    (folder / "tokenizer.json").unlink(missing_ok=True)
     if model.tokenizer is not None:
         model.tokenizer.save(folder / "tokenizer.json")
 
