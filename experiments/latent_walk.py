@@ -6,8 +6,9 @@ random. Frames are kept in frames/ as soon as they are made; after an interrupti
 with --resume makes only those that are missing.
 
 How to read it: film.mp4 and film.gif are the walk. figures/walk.png tells how evenly it goes:
-embedding and noise change by equal steps, the picture does not. It rests while its layout lasts,
-and jumps where another one wins. data.zarr has the steps and the latent of every frame.
+the noise changes by equal steps, the embedding from one prompt to the next as well (but with
+--easing smooth, and the noise with --noise seeds), the picture does not. It rests while its layout
+lasts, and jumps where another one wins. data.zarr has the steps and the latent of every frame.
 """
 
 from typing import Annotated

@@ -143,6 +143,17 @@ def test_statistics_are_drawn_over_the_scales(model):
         np.testing.assert_array_equal(mean.get_ydata(), data[name].mean("seed"))
 
 
+def test_a_schedule_is_drawn_for_as_long_as_its_steps(model):
+    choices = {"all": {"guidance": 4.0}}
+    data = study.pictures(model, PROMPT, choices, [3], steps=2)
+    for scales in ([4.0], [1.0, 4.0]):
+        figure = drawn.choices_figure("", data, ["all"], [], {"all": scales})
+        shape = figure.axes[-1].patches[0].get_data()
+        np.testing.assert_array_equal(shape.values, scales)
+        np.testing.assert_array_equal(shape.edges, np.arange(len(scales) + 1) - 0.5)
+        assert figure.axes[-1].get_xlim() == (-0.5, len(scales) - 0.5)
+
+
 # --- the script ------------------------------------------------------------------------------
 
 

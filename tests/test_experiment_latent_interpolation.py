@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import xarray
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from running import run, summary
 
+from xray.architecture import Architecture
 from xray.fidelity import psnr
 from xray.images import caption, load_image
 from xray.interpolate import lerp, slerp
@@ -17,6 +20,7 @@ from xray.inversion import invert
 from xray.samplers import initial_noise
 from xray.studies import latent_interpolation as study
 from xray.studies import latent_interpolation_figures as drawn
+from xray.studies.text_interpolation import pictures
 
 PROMPT, SEEDS = "a red star", (3, 4)
 ASKED = {"steps": 2, "guidance": 2.0}
@@ -107,10 +111,11 @@ def test_the_error_is_of_what_comes_back_from_the_noise(trips, model, pixels, co
     assert trips["trip_steps"].values.tolist() == [1, 2, 4]
     latent = model.encode(pixels).values
     for trip, (up, down) in zip(trips["trip"].values, ((1, 1), (1, 2), (2, 2)), strict=True):
-        noise = invert(model, latent, list(contexts), steps=2, guidance=up)
+        trailing = {"steps": 2, "spacing": "trailing"}
+        noise = invert(model, latent, list(contexts), guidance=up, **trailing)
         own = trips.sel(trip=trip)
         np.testing.assert_allclose(own["inverted"], noise, atol=1e-5)
-        asked = {"steps": 2, "guidance": down, "record": []}
+        asked = {**trailing, "guidance": down, "record": []}
         trace = model.generate(list(contexts), latent=noise, **asked)
         gap = np.abs(own["back"].values.astype(int) - trace["image"].values)
         assert gap.max() <= 1
@@ -153,6 +158,22 @@ def test_every_step_is_counted(model, pixels, contexts):
         study.between_pictures(model, trips, contexts, frames=4, **asked)
         total = study.ticks(model, frames=4, steps=3, guidance=guidance, size=(128, 64))
         assert next(told) == total
+
+
+def test_batches_are_as_large_as_pictures_of_that_size_allow():
+    rows = []
+
+    def generate(embeddings, latent, **_):
+        rows.append(len(latent))
+        found = {"sampler/out": latent, "image": np.zeros((len(latent), 8, 8, 3), np.uint8)}
+        return {site: SimpleNamespace(values=values) for site, values in found.items()}
+
+    small = SimpleNamespace(architecture=Architecture(size=128), generate=generate)
+    contexts = np.zeros((4, 2, 8), np.float32)
+    for side, sizes in ((64, [1, 1, 1, 1]), (32, [2, 2])):
+        rows.clear()
+        _, images = pictures(small, contexts, np.zeros((4, side, side, 4), np.float32), most=2)
+        assert rows == sizes and len(images) == 4
 
 
 def test_findings_are_those_of_the_middle_and_of_both_pictures(noises, trips):

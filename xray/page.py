@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -120,6 +120,11 @@ def evenly(items: Sequence[Any], most: int) -> list[Any]:
     """
     at = np.linspace(0, len(items) - 1, min(max(most, 0), len(items)))
     return [items[round(place)] for place in at]
+
+
+def dot(points: Sized) -> str | None:
+    """A marker for a line through a single point, of which nothing would show; else none."""
+    return "o" if len(points) == 1 else None
 
 
 def style(axes: Axes, title: str = "", *, x: str = "", y: str = "") -> Axes:

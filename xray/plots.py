@@ -302,7 +302,7 @@ def _panel(
     for name, values in curves.items():
         colour, dash = CURVES[name]
         values = np.array(values, np.float64)  # None becomes NaN, a gap
-        marker = "o" if len(steps) == 1 else None  # which would hide the dashes
+        marker = page.dot(steps)
         axes.plot(steps, values, dash, color=colour, linewidth=2, marker=marker, label=name)
     axes.margins(y=0.1)
     if normal is not None:

@@ -183,9 +183,8 @@ def figure(data: xarray.Dataset, trace: Trace, model: Generator) -> Figure:
         colour, dash = COLOURS[part]
         values = data["distance"].sel(part=part)
         axes.plot(steps, values.T, "-", color=colour, linewidth=0.7, alpha=0.35)
-        axes.plot(
-            steps, values.median("image"), dash, color=colour, linewidth=2.5, label=LABELS[part]
-        )
+        look = {"color": colour, "linewidth": 2.5, "marker": page.dot(steps)}
+        axes.plot(steps, values.median("image"), dash, label=LABELS[part], **look)
     axes.axhline(0.5, color=QUIET, linewidth=0.8, linestyle=":")
     pad = 0.5 * (steps[-1] - steps[0] or 1) / len(shown)
     axes.set(xlim=(steps[0] - pad, steps[-1] + pad), ylim=(0, _ceiling(data["distance"])))
@@ -229,10 +228,8 @@ LABELS = {
 
 def _octaves(axes: Axes, data: xarray.Dataset, values: xarray.DataArray, dash: str) -> None:
     for band, colour in zip(data["band"].values, page.shades(data.sizes["band"]), strict=True):
-        thick = 2.2 if dash == "-" else 1.4
-        axes.plot(
-            data["step"], values.sel(band=band), dash, color=colour, linewidth=thick, label=band
-        )
+        look = {"linewidth": 2.2 if dash == "-" else 1.4, "marker": page.dot(data["step"])}
+        axes.plot(data["step"], values.sel(band=band), dash, color=colour, label=band, **look)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 

@@ -123,10 +123,21 @@ def push_figure(data: xarray.Dataset, trace: Trace, model: Generator, columns: i
     axes = page.axes(figure, 0.85, 0.6, width, panel)
     page.style(axes, "How hard it pushes", x="step", y="root mean square, latent units")
     axes.plot(
-        data.step, data.difference, color=BLUE, linewidth=2, label="difference of the two noises"
+        data.step,
+        data.difference,
+        color=BLUE,
+        linewidth=2,
+        marker=page.dot(data.step),
+        label="difference of the two noises",
     )
     axes.plot(
-        data.step, data["shift"], "--", color=VERMILLION, linewidth=2, label="shift of the estimate"
+        data.step,
+        data["shift"],
+        "--",
+        color=VERMILLION,
+        linewidth=2,
+        marker=page.dot(data.step),
+        label="shift of the estimate",
     )
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=10)
@@ -134,7 +145,8 @@ def push_figure(data: xarray.Dataset, trace: Trace, model: Generator, columns: i
     axes = page.axes(figure, 0.85 + width + 0.9, 0.6, width, panel)
     page.style(axes, "Where to", x="step", y="cosine")
     for name, (colour, dash, label) in COSINES.items():
-        axes.plot(data.step, data[name], dash, color=colour, linewidth=2, label=label)
+        look = {"color": colour, "linewidth": 2, "marker": page.dot(data.step)}
+        axes.plot(data.step, data[name], dash, label=label, **look)
     axes.axhline(0, color=QUIET, linewidth=0.8)
     axes.set_ylim(min(-0.1, float(data[list(COSINES)].to_array().min()) - 0.05), 1.05)
     axes.legend(frameon=False, fontsize=10)
@@ -205,9 +217,8 @@ def choices_figure(
         page.text(figure, middle, below - 0.12, told, size=9, color=QUIET, ha="center", va="top")
         if schedules:
             axes = page.axes(figure, x, 0.5, sheet.width, 0.6)
-            axes.fill_between(
-                range(len(schedules[choice])), schedules[choice], step="mid", color=BLUE, alpha=0.8
-            )
+            edges = np.arange(len(schedules[choice]) + 1) - 0.5
+            axes.stairs(schedules[choice], edges, fill=True, color=BLUE, alpha=0.8)
             axes.set_ylim(0, 1.1 * max(map(max, schedules.values())))
             axes.set_xlim(-0.5, len(schedules[choice]) - 0.5)
             page.style(axes, x="step", y="scale" if column == 0 else "")

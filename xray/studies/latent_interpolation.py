@@ -27,6 +27,7 @@ Tick = Callable[..., object]
 WAYS = {"lerp": lerp, "slerp": slerp}
 AT_ONCE = 2  # pictures in a batch, both ends of a way: every network is then traced for one size
 PLAIN = "1, back at 1"  # the round trip without guidance
+SPACING = "trailing"  # all round trips go to the noisiest timestep: leading would stop short of it
 
 
 # -------------------------------------------------------------------------------------- two noises
@@ -160,14 +161,14 @@ def round_trips(
             if count > steps and trip != PLAIN:
                 continue
             if (up, count) not in noises:
-                asked = {"steps": count, "guidance": up, "progress": tick}
+                asked = {"steps": count, "guidance": up, "spacing": SPACING, "progress": tick}
                 noises[up, count] = np.concatenate(
                     [
                         invert(model, latent[i : i + rows], list(contexts[i : i + rows]), **asked)
                         for i in range(0, len(latent), rows)
                     ]
                 )
-            asked = {"steps": count, "guidance": down, "tick": tick}
+            asked = {"steps": count, "guidance": down, "spacing": SPACING, "tick": tick}
             made, images = pictures(model, contexts, noises[up, count], most=AT_ONCE, **asked)
             error[list(trips).index(trip), column] = rms(made - latent) / rms(latent)
             if count == steps:
@@ -215,7 +216,7 @@ def between_pictures(
     faded = np.rint((1 - t) * encoded[0] + t * encoded[-1]).astype(np.uint8)
     noises = walk(trips["inverted"].sel(trip=PLAIN).values, frames, between=slerp)
     told = walk(contexts, frames, between=lerp)
-    asked = {"steps": steps, "guidance": 1.0, "tick": tick}
+    asked = {"steps": steps, "guidance": 1.0, "spacing": SPACING, "tick": tick}
     _, images = pictures(model, told, noises, most=AT_ONCE, **asked)
     picture = ("frame", "y", "x", "rgb")
     return xarray.Dataset(

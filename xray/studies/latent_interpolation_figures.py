@@ -109,8 +109,8 @@ def inversion_figure(data: xarray.Dataset, model: Generator) -> Figure:
     )
     below = 3.0
     lines = [
-        f"{model.name} · pictures of {a['steps']} steps · by the guidance with which the noise was "
-        "found, and with which a picture was drawn from it",
+        f"{model.name} · pictures of {a['steps']} steps, trailing spacing · by the guidance with "
+        "which the noise was found, and with which a picture was drawn from it",
         "error: root mean square, of the latent that came back minus the picture’s, over the "
         "picture’s",
     ]

@@ -120,7 +120,8 @@ def steps_figure(data: xarray.Dataset, model: Generator, made: str, columns: int
             ("taken", BLUE, "o", "taken out"),
             ("fresh", VERMILLION, "s", "put back"),
         ):
-            axes.plot(steps, run[f"{what}_rate"], ":", color=colour, linewidth=1.5)
+            rate = {"color": colour, "linewidth": 1.5, "marker": "_" if len(steps) == 1 else None}
+            axes.plot(steps, run[f"{what}_rate"], ":", **rate)
             axes.plot(
                 steps, run[what].mean("image"), marker, color=colour, markersize=5, label=label
             )

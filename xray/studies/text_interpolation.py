@@ -165,7 +165,10 @@ def pictures(
     Returns:
         Latents (n, h/8, w/8, 4) and pixels uint8 (n, h, w, 3).
     """
-    count = at_once(model, len(embeddings), asked.get("width"), asked.get("height"), most)
+    height, width = asked.get("height"), asked.get("width")
+    if starts is not None:
+        height, width = (8 * side for side in starts.shape[1:3])
+    count = at_once(model, len(embeddings), width, height, most)
     latents, images = [], []
     for start in range(0, len(embeddings), count):
         # The last batch is filled up: another size would be compiled again.
