@@ -48,7 +48,7 @@ def main(
         parts = study.measure(model, **size, progress=bar("networks"))
         this.clock.lap("dissect")
         if repeats:
-            parts = study.timed(parts, repeats, progress=bar("blocks timed"))
+            parts = study.timed(parts, repeats, progress=bar("blocks and networks timed"))
             this.clock.lap("time")
 
         tokenizer = study.tokenizer_row(model, repeats)

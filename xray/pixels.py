@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xray.batch import numbers
+from xray.progress import counted
+
+if TYPE_CHECKING:
+    from xray.generator import Generator
 
 LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue: ITU-R BT.601
 
@@ -33,6 +38,23 @@ def pixels_of(image: Any) -> np.ndarray:
     if not np.abs(pixels).max() <= 1.0:
         raise ValueError("a picture of floats must lie in [-1, 1] and hold no NaN")
     return pixels
+
+
+def decoded(model: Generator, latents: Iterable[Any]) -> list[np.ndarray]:
+    """Each latent as pixels, uint8 (y, x, 3), one after the other, with a bar on a terminal.
+
+    Not in a batch: a decoder's feature maps are hundreds of times as large as a latent.
+
+    Example:
+        >>> decoded(model, trace["sampler/denoised"].values)
+    """
+    latents = list(latents)
+    with counted("decoding", len(latents)) as tick:
+        found = []
+        for latent in latents:
+            found.append(np.asarray(model.decode(latent)[0]))
+            tick()
+    return found
 
 
 def to_uint8(pixels: np.ndarray) -> np.ndarray:

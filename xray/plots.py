@@ -29,6 +29,7 @@ from matplotlib.ticker import MaxNLocator
 from xray import page, pictures, stats, wordmaps
 from xray.batch import guidance_text
 from xray.page import BLUE, FAINT, GREEN, INK, MAPS, MARGIN, PURPLE, QUIET, VERMILLION, WIDTH
+from xray.pixels import decoded
 from xray.tensor import DebugTensor
 from xray.wordmaps import NotRecorded
 
@@ -169,8 +170,7 @@ def _as_colours(
     """Pixels, uint8 (y, x, 3) for each step, and how they were made."""
     values = np.stack([_latent(trace, name, step, image).values for step in steps])
     if name == "denoised" and model is not None:
-        # One at a time: a decoder's feature maps are hundreds of times as large as a latent.
-        return [np.asarray(model.decode(each)[0]) for each in values], "decoded"
+        return decoded(model, values), "decoded"
     matrix = trace.attrs.get("rgb_matrix")
     if matrix is not None and len(matrix) == values.shape[-1] + 1:
         how = "latent as colour,\nnot decoded" if name == "denoised" else "as colour"

@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from xray import bands, page
 from xray.page import BLUE, GREEN, MARGIN, QUIET, VERMILLION, WIDTH
-from xray.pixels import LUMA
+from xray.pixels import LUMA, decoded
 from xray.plots import how_made
 
 if TYPE_CHECKING:
@@ -192,9 +192,9 @@ def figure(data: xarray.Dataset, trace: Trace, model: Generator) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     estimates = trace.sel("sampler/denoised", evaluation=0)
-    for step in shown:
+    drawn = decoded(model, (estimates.sel(step=step) for step in shown))
+    for step, pixels in zip(shown, drawn, strict=True):
         x = left + room * (step - steps[0] + pad) / (steps[-1] - steps[0] + 2 * pad)
-        pixels = np.asarray(model.decode(estimates.sel(step=step))[0])
         page.picture(made, x - side / 2, middle + 2.75, side, tall, pixels)
         page.text(made, x, middle + 2.82 + tall, f"step {step}", size=10, ha="center", color=QUIET)
 

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from xray import page
 from xray.batch import guidance_text
 from xray.page import BLUE, GREEN, MAPS, MARGIN, PURPLE, QUIET, VERMILLION, WIDTH
+from xray.pixels import decoded
 from xray.sheet import Sheet
 from xray.studies.guidance import distance
 
@@ -104,11 +105,11 @@ def push_figure(data: xarray.Dataset, trace: Trace, model: Generator, columns: i
                 if noise is None
                 else model.schedule.to_denoised(noise, latent, t)
             )
-            line.append(np.asarray(model.decode(estimate[:1])[0]))  # one at a time, for memory
+            line.append(estimate[0])
     sheet.draw(
         figure,
         top + sheet.tall,
-        [*lines, list(np.rint(heat * 255).astype(np.uint8))],
+        [*(decoded(model, line) for line in lines), list(np.rint(heat * 255).astype(np.uint8))],
         row_names=[
             "without prompt" if not a["negative"][0] else "negative prompt",
             "with prompt",

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from xray import page, pictures
 from xray.page import BLUE, INK, MARGIN, VERMILLION, WIDTH
+from xray.pixels import decoded
 from xray.sheet import Sheet
 from xray.studies.image_to_image import distance
 
@@ -41,7 +42,7 @@ def figures(
         "resumed": resumed_figure(data, [f"“{prompt}”; another: “{other}” · {how}"]),
         "operated": operated_figure(
             data,
-            [np.asarray(model.decode(each)[0]) for each in estimates],
+            decoded(model, estimates),
             [f"“{prompt}” · {how} · numbers: distance from the same done to the picture"],
         ),
         "painted": painted_figure(

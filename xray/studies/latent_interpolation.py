@@ -16,6 +16,7 @@ import xarray
 from xray.fidelity import psnr
 from xray.interpolate import lerp, slerp, walk
 from xray.inversion import invert
+from xray.pixels import decoded
 from xray.samplers import initial_noise
 from xray.stats import cosine, rms
 from xray.studies.text_interpolation import at_once, pictures
@@ -211,7 +212,7 @@ def between_pictures(
         ``encoded`` against the two decoded pictures faded into each other, in dB.
     """
     line = walk(trips["latent"].values, frames, between=lerp)
-    encoded = np.stack([np.asarray(model.decode(latent)[0]) for latent in line])
+    encoded = np.stack(decoded(model, line))
     t = np.linspace(0, 1, frames)[:, None, None, None]
     faded = np.rint((1 - t) * encoded[0] + t * encoded[-1]).astype(np.uint8)
     noises = walk(trips["inverted"].sel(trip=PLAIN).values, frames, between=slerp)

@@ -86,15 +86,19 @@ def timed(
     Args:
         parts: from `measure`.
         repeats: runs of which the shortest is taken.
-        progress: told ``(done, total)`` in blocks.
+        progress: told ``(done, total)`` in blocks and networks.
     """
-    blocks = [(name, block) for name, part in parts.items() for block in part.net.blocks]
+    jobs = [(name, block) for name, part in parts.items() for block in (*part.net.blocks, None)]
     clocks = {name: time_blocks(part.net, repeats) for name, part in parts.items()}
     seconds: dict[str, list[float]] = {name: [] for name in parts}
-    for name, _ in each(blocks, progress):
-        seconds[name].append(next(clocks[name]))
+    whole = {}
+    for name, block in each(jobs, progress):
+        if block is None:
+            whole[name] = time_whole(parts[name].net, repeats)
+        else:
+            seconds[name].append(next(clocks[name]))
     return {
-        name: replace(part, seconds=time_whole(part.net, repeats), block_seconds=seconds[name])
+        name: replace(part, seconds=whole[name], block_seconds=seconds[name])
         for name, part in parts.items()
     }
 

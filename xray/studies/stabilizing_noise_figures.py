@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from xray import page, panels
 from xray.page import BLUE, FAINT, MARGIN, QUIET, SIGNED, VERMILLION, WIDTH
+from xray.pixels import decoded
 from xray.sheet import Sheet
 
 if TYPE_CHECKING:
@@ -84,8 +85,7 @@ def steps_figure(data: xarray.Dataset, model: Generator, made: str, columns: int
     reach = float(np.percentile(np.abs([taken, added]), 99.5)) or 1.0
     rows = [[panels.coloured(x, SIGNED, -reach, reach) for x in noise] for noise in (taken, added)]
     for run in (ddpm, without):
-        estimates = run["denoised"].values[shown]
-        rows.append([np.asarray(model.decode(x[None])[0]) for x in estimates])  # one at a time
+        rows.append(decoded(model, run["denoised"].values[shown]))
     aspect = data.sizes["pixel_y"] / data.sizes["pixel_x"]
     sheet = Sheet(4, len(shown), aspect, left=1.75)
     panel, low = 2.2, 0.85
