@@ -25,6 +25,7 @@ def test_later_pictures_have_more_things():
 def test_processes_find_the_captions_that_the_streams_have(monkeypatch):
     wanted = {s.caption for s in itertools.islice(pictured(1), 50)}
     wanted |= {s.caption for s in itertools.islice(described(1), 70)}
-    assert captions_seen(50, 70, seed=1) == wanted
+    wanted |= {s.caption for s in itertools.islice(described(2), 20)}
+    assert captions_seen({1: 50}, {1: 70, 2: 20}) == wanted
     monkeypatch.setattr(corpus, "_PART", 30)
-    assert captions_seen(50, 70, seed=1) == wanted
+    assert captions_seen({1: 50}, {1: 70, 2: 20}) == wanted

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 import xray
 from xray.miniature import train, training
 from xray.miniature.corpus import pictured
+from xray.miniature.meaning import ANSWERS, meaning
 from xray.miniature.training import CHECKPOINT, LONGEST_STEP, averages, fit, progress
 
 pytestmark = pytest.mark.slow
@@ -48,8 +49,10 @@ def test_scenes_stay_those_of_the_seed_that_they_began_with(out, tmp_path):
         begin = ["--quick", "--out", str(tmp_path), "--stage", "latents"]
         train.main([*begin, "--scenes", scenes, "--seed", seed])
     tokenizer = xray.load(out / "mini").tokenizer
-    told = [tokenizer.ids(s.caption) for s in itertools.islice(pictured(3), 24)]
-    np.testing.assert_array_equal(load_file(tmp_path / "latents.safetensors")["ids"], told)
+    encoded = load_file(tmp_path / "latents.safetensors")
+    shown = list(itertools.islice(pictured(3), 24))
+    np.testing.assert_array_equal(encoded["ids"], [tokenizer.ids(s.caption) for s in shown])
+    np.testing.assert_array_equal(encoded["truth"], [meaning(s) for s in shown])
 
     drawn = []
     with pytest.MonkeyPatch.context() as patch:
@@ -142,6 +145,36 @@ def test_the_text_encoder_learns_what_captions_say_before_it_meets_the_unet(out,
     for name in begun.keys() & taught.keys():
         np.testing.assert_allclose(begun[name], taught[name], atol=2e-3, rtol=2e-3)
     assert any(name.startswith("text/") for name in begun.keys() & taught.keys())
+
+
+def test_diffusion_goes_on_asking_what_captions_say(out, monkeypatch):
+    """Each caption with its own answers, the empty one with "it does not say" throughout."""
+    got = {}
+    monkeypatch.setattr(train, "fit", lambda folder, net, loss, batches, **_: got.update(locals()))
+    train.main(["--quick", "--out", str(out), "--stage", "diffusion"])
+    encoded = load_file(out / "latents.safetensors")
+    empty = xray.load(out / "mini").tokenizer.ids("")
+    said = {tuple(ids): truth for ids, truth in zip(encoded["ids"], encoded["truth"], strict=True)}
+    said[tuple(empty)] = np.zeros(len(ANSWERS))
+    batches = list(itertools.islice(got["batches"](0), 20))
+    for *_, tokens, truth in batches:
+        np.testing.assert_array_equal(truth, [said[tuple(ids)] for ids in tokens])
+    assert 0.02 < np.mean([(tokens == empty).all(1) for *_, tokens, _ in batches]) < 0.3
+
+    # A layer that knows nothing gives each of n answers a chance of 1 / n.
+    for name in ("answer/kernel", "answer/bias"):
+        got["net"][name].assign(np.zeros(got["net"][name].shape))
+    asked = float(got["loss"](*batches[0]))
+    monkeypatch.setattr(train, "ASKED_SHARE", 0.0)
+    unasked = float(got["loss"](*batches[0]))
+    assert asked - unasked == pytest.approx(0.05 * np.log(ANSWERS).sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize("rate", ["0", "-1e-3", "nan"])
+def test_a_learning_rate_is_above_zero(out, rate, capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--out", str(out), "--learning-rate", rate])
+    assert "it must be above 0" in capsys.readouterr().err
 
 
 def test_a_start_must_be_a_saved_model(tmp_path, capsys):

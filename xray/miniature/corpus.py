@@ -1,7 +1,7 @@
 """Which scenes each stage of training sees, so that evaluation can keep clear of them.
 
     itertools.islice(pictured(), 3)     # the scenes whose pictures diffusion is trained on
-    captions_seen(100_000, 320_000)     # what not to evaluate with
+    captions_seen({0: 100_000}, {0: 320_000})     # by seed; what not to evaluate with
 
 Scenes come from streams of seeds, one for each purpose: 0 vocabulary, 1 autoencoder, 2 diffusion,
 3 text encoder, 4 the colours of latents, 5 and 6 the judge, 7 evaluation.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -60,14 +60,15 @@ def described(seed: int = 0, start: int = 0) -> Iterator[Scene]:
     return (scene(stream_seed(seed, 3, i), split="train") for i in itertools.count(start))
 
 
-def captions_seen(scenes: int, captions: int, seed: int = 0) -> set[str]:
-    """The captions of the first `scenes` pictured and the first `captions` described scenes.
+def captions_seen(scenes: Mapping[int, int], captions: Mapping[int, int]) -> set[str]:
+    """The captions of the first pictured and described scenes: how many, by the seed of the stage.
 
     Made anew in as many processes as there are processors: half a minute for a hundred thousand.
     """
     jobs = [
         (stream, seed, start, min(_PART, count - start))
-        for stream, count in ((pictured, scenes), (described, captions))
+        for stream, counts in ((pictured, scenes), (described, captions))
+        for seed, count in counts.items()
         for start in range(0, count, _PART)
     ]
     if sum(count for *_, count in jobs) <= _PART:

@@ -31,7 +31,7 @@ import math
 import textwrap
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,9 @@ class Sizes:
         words: scenes whose words are changed, and whose words' attention is graded; a third as
             many fix its threshold.
         seeds: for diversity.
-        pictured: scenes that diffusion was trained on, whose captions are avoided; by default,
-            as with `described`, those of the shipped weights.
+        pictured: scenes that diffusion was trained on, whose captions are avoided: how many, by the
+            seed (a word, as JSON has it); by default, as with `described`, those of the shipped
+            weights.
         described: captions that the text encoder was taught with, which are avoided too.
     """
 
@@ -107,11 +108,11 @@ class Sizes:
     scenes: int = 1000
     words: int = 200
     seeds: int = 64
-    pictured: int = 100_000
-    described: int = 321_536
+    pictured: dict[str, int] = field(default_factory=lambda: {"0": 100_000})
+    described: dict[str, int] = field(default_factory=lambda: {"0": 321_536, "2": 235_136})
 
 
-QUICK = Sizes(captions=8, curve=4, scenes=16, words=3, seeds=4, pictured=0, described=0)
+QUICK = Sizes(captions=8, curve=4, scenes=16, words=3, seeds=4, pictured={}, described={})
 
 
 @dataclass
@@ -142,7 +143,8 @@ class Bench:
     @functools.cached_property
     def trained(self) -> set[str]:
         """The captions that training had."""
-        return captions_seen(self.sizes.pictured, self.sizes.described)
+        sizes = (self.sizes.pictured, self.sizes.described)
+        return captions_seen(*({int(s): n for s, n in seen.items()} for seen in sizes))
 
     def draw(self, scenes: Sequence[Scene], **options: Any) -> np.ndarray:
         """The model's pictures for the captions of scenes, uint8, each from a seed of its own."""
@@ -497,21 +499,35 @@ def guidance_figure(curve: dict[float, dict], default: float) -> Figure:
     return figure
 
 
+def _seeded(text: str) -> tuple[str, int]:
+    """``"0=64"``: how many, of which seed."""
+    seed, count = text.split("=")
+    return str(int(seed)), int(count)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m xray.miniature.evaluate", description=__doc__)
     parser.add_argument("--model", default="mini", help="mini, or a folder that was exported")
     parser.add_argument("--judge", type=Path, help="its weights; by default the shipped ones")
     parser.add_argument("--out", type=Path, required=True, help="folder of the report")
     parser.add_argument("--captions", type=int, help="of each split")
-    parser.add_argument("--pictured", type=int, help="training scenes whose captions are avoided")
-    parser.add_argument("--described", type=int, help="captions of the text stage, avoided too")
+    for name, what in (("pictured", "encoded scenes"), ("described", "captions of the text stage")):
+        parser.add_argument(
+            f"--{name}",
+            nargs="*",
+            type=_seeded,
+            metavar="SEED=COUNT",
+            help=f"{what} of your own training, whose captions are avoided",
+        )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a smoke run of a minute or two")
     args = parser.parse_args(arguments)
 
     given = {
-        k: v for k in ("captions", "pictured", "described") if (v := getattr(args, k)) is not None
+        k: v if k == "captions" else dict(v)
+        for k in ("captions", "pictured", "described")
+        if (v := getattr(args, k)) is not None
     }
     sizes = Sizes(**{**asdict(QUICK if args.quick else Sizes()), **given})
     args.out.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,8 @@ Stages, each resumed from its last checkpoint when the command is given again:
    Diffusion's text encoder knew language before it met a U-Net, too.
 5. ``diffusion``: text encoder and U-Net together, v-prediction (Salimans & Ho 2022) under a
    weighting close to the min-SNR of Hang et al. 2023, one caption in ten left empty for
-   classifier-free guidance, weights kept as an exponential moving average.
+   classifier-free guidance, weights kept as an exponential moving average. The end token goes on
+   being asked what the caption says, or synonyms drift apart.
 6. ``export``: the averaged weights as a folder that `xray.load` opens.
 
 The masks that scenes come with are never seen here: nothing about attention is taught.
@@ -56,6 +57,8 @@ STAGES = ("tokenizer", "autoencoder", "latents", "text", "diffusion", "export")
 # Shares of a batch, and the timesteps up to which they reach: most where it is decided what stands
 # where, and which things there are. Spread evenly, 400,000 samples did not teach left from right.
 TIMESTEPS = (0, 0.12, 0.47, 0.82, 1), (0, 200, 600, 800, 1000)
+# Of the end token's questions in the loss of diffusion.
+ASKED_SHARE = 0.05
 TIMED = ("autoencoder", "text", "diffusion")
 
 
@@ -72,6 +75,7 @@ class Budget:
     diffusion_minutes: float = 600.0
     diffusion_batch: int = 32
     checkpoint_minutes: float = 4.0
+    learning_rate: float = 2e-3
     start: Path | None = None
 
 
@@ -95,6 +99,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, help="budget of the stage named by --stage")
     parser.add_argument("--scenes", type=int, help="scenes to encode in the latents stage")
     parser.add_argument("--start", type=Path, help="begin from this model, such as weights/mini")
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        help=f"the highest, {Budget.learning_rate:g} by default; half of it after a long --start",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a smoke run of about two minutes")
     args = parser.parse_args(arguments)
@@ -106,6 +115,10 @@ def main(arguments: list[str] | None = None) -> None:
         budget = replace(budget, **{f"{args.stage}_minutes": args.minutes})
     if args.scenes is not None:
         budget = replace(budget, scenes=args.scenes)
+    if args.learning_rate is not None:
+        if not args.learning_rate > 0:
+            parser.error(f"--learning-rate {args.learning_rate:g}: it must be above 0")
+        budget = replace(budget, learning_rate=args.learning_rate)
     if args.start is not None:
         if not (args.start / "weights.safetensors").is_file():
             parser.error(f"--start {args.start}: no weights.safetensors in it")
@@ -175,7 +188,7 @@ def train_autoencoder(out: Path, budget: Budget, seed: int) -> None:
 
 
 def encode_scenes(out: Path, budget: Budget, seed: int) -> None:
-    """Stage 3: latents (float16, unit variance) and token ids of the training scenes.
+    """Stage 3: latents (float16, unit variance), token ids and `meaning` of the training scenes.
 
     Given again with more scenes, it adds those that are not there yet, of the seed that the first
     ones are of.
@@ -197,15 +210,17 @@ def encode_scenes(out: Path, budget: Budget, seed: int) -> None:
     stream = itertools.islice(pictured(seed, done), budget.scenes - done)
     latents = np.empty((budget.scenes - done, 16, 16, 4), np.float32)
     ids = np.empty((budget.scenes - done, TEXT_LENGTH), np.int16)
+    truth = np.empty((budget.scenes - done, len(ANSWERS)), np.int16)
     report = Report("latents", None)
     for start in range(0, len(latents), 32):
         chosen = list(itertools.islice(stream, 32))
         pixels = np.stack([image(s) for s in chosen]).astype(np.float32) / 127.5 - 1.0
         latents[start : start + len(chosen)] = run(pixels)
         ids[start : start + len(chosen)] = [tokenizer.ids(s.caption) for s in chosen]
+        truth[start : start + len(chosen)] = [meaning(s) for s in chosen]
         report(start + len(chosen), 0.0, (start + len(chosen)) / len(latents))
     scaling = scaling or 1.0 / float(latents.std())
-    new = {"latents": (latents * scaling).astype(np.float16), "ids": ids}
+    new = {"latents": (latents * scaling).astype(np.float16), "ids": ids, "truth": truth}
     save_tensors(
         {k: np.concatenate([known[k], v]) for k, v in new.items()} if known else new,
         path,
@@ -218,23 +233,12 @@ def train_text(out: Path, budget: Budget, seed: int) -> None:
     tokenizer = Tokenizer.load(out / "tokenizer.json")
     text = build_text_encoder(replace(MINI, vocab_size=len(tokenizer.vocabulary)))
     set_numerics("reference", text)
-    answer = keras.layers.Dense(sum(ANSWERS), name="answer")
-    answer.build((None, MINI.text_width))
-    net = {**variables("text", text), "answer/kernel": answer.kernel, "answer/bias": answer.bias}
+    asked = _Asked(end=tokenizer.ids("")[-1])
+    net = {**variables("text", text), **asked.variables}
     _begin(variables("text", text), budget)
-    end = tokenizer.ids("")[-1]
 
     def loss(tokens: Any, truth: Any) -> Any:
-        embedding = forward.text_encoder(text, tokens, Tap())
-        first_end = tf.argmax(tf.cast(tokens == end, tf.int32), axis=1)
-        pooled = tf.gather(embedding, first_end, batch_dims=1)
-        answers = tf.split(pooled @ answer.kernel + answer.bias, ANSWERS, axis=1)
-        return tf.add_n(
-            [
-                tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(truth[:, q], given))
-                for q, given in enumerate(answers)
-            ]
-        )
+        return asked.loss(forward.text_encoder(text, tokens, Tap()), tokens, truth)
 
     def batches(start: int) -> Iterator[tuple[np.ndarray, ...]]:
         n = budget.text_batch
@@ -252,18 +256,20 @@ def train_diffusion(out: Path, budget: Budget, seed: int) -> None:
     arch = replace(MINI, vocab_size=len(tokenizer.vocabulary))
     text, unet = build_text_encoder(arch), build_unet(arch)
     set_numerics("reference", text, unet)
-    net = {**variables("text", text), **variables("unet", unet)}
-    _begin(net, budget)
+    asked = _Asked(end=tokenizer.ids("")[-1])
+    drawing = {**variables("text", text), **variables("unet", unet)}
+    net = {**drawing, **asked.variables}
+    _begin(drawing, budget)
     if (out / "text").exists():
-        assign(variables("text", text), averages(out / "text"))
+        assign({**variables("text", text), **asked.variables}, averages(out / "text"))
     data = load_file(out / "latents.safetensors")
-    latents, ids = data["latents"], data["ids"].astype(np.int32)
+    latents, ids, truth = data["latents"], data["ids"], data["truth"]
     alphas_cumprod = NoiseSchedule().alphas_cumprod.astype(np.float32)
     upto = np.cumsum(chances(len(latents), _encoded_with(out / "latents.safetensors").seed))[:-1]
     embeddings = np.stack([forward.timestep_embedding(t, arch.widths[0]) for t in range(1000)])
     empty = tokenizer.ids("")
 
-    def loss(x0: Any, noise: Any, alpha: Any, time: Any, tokens: Any) -> Any:
+    def loss(x0: Any, noise: Any, alpha: Any, time: Any, tokens: Any, truth: Any) -> Any:
         a, s = tf.sqrt(alpha)[:, None, None, None], tf.sqrt(1.0 - alpha)[:, None, None, None]
         context = forward.text_encoder(text, tokens, Tap())
         predicted = forward.unet(unet, a * x0 + s * noise, time, context, Tap())
@@ -271,7 +277,8 @@ def train_diffusion(out: Path, budget: Budget, seed: int) -> None:
         snr = alpha / (1.0 - alpha)
         # In terms of x0 the weight is min(SNR + 1, 5). Plain min-SNR would hardly count the
         # noisiest timesteps, where layout and colour are decided and the caption matters most.
-        return tf.reduce_mean(error * tf.minimum(snr + 1.0, 5.0) / (snr + 1.0))
+        diffusion = tf.reduce_mean(error * tf.minimum(snr + 1.0, 5.0) / (snr + 1.0))
+        return diffusion + ASKED_SHARE * asked.loss(context, tokens, truth)
 
     def batches(start: int) -> Iterator[tuple[np.ndarray, ...]]:
         n = budget.diffusion_batch
@@ -280,10 +287,12 @@ def train_diffusion(out: Path, budget: Budget, seed: int) -> None:
             chosen = np.searchsorted(upto, random.random(n))
             # Stratified timesteps: each batch covers the whole schedule.
             t = np.interp((np.arange(n) + random.random(n)) / n, *TIMESTEPS).astype(int)
-            tokens = np.where(random.random((n, 1)) < 0.1, empty, ids[chosen])
+            unsaid = random.random((n, 1)) < 0.1
+            tokens = np.where(unsaid, empty, ids[chosen]).astype(np.int32)
+            told = np.where(unsaid, 0, truth[chosen]).astype(np.int32)
             noise = random.standard_normal((n, 16, 16, 4)).astype(np.float32)
             x0 = latents[chosen].astype(np.float32)
-            yield x0, noise, alphas_cumprod[t], embeddings[t], tokens.astype(np.int32)
+            yield x0, noise, alphas_cumprod[t], embeddings[t], tokens, told
 
     _fit(out / "diffusion", net, loss, batches, budget)
 
@@ -323,8 +332,31 @@ def _fit(
         batches,
         minutes=getattr(budget, f"{folder.name}_minutes"),
         checkpoint_minutes=budget.checkpoint_minutes,
-        learning_rate=2e-3,
+        learning_rate=budget.learning_rate,
     )
+
+
+class _Asked:
+    """A linear layer on the end token that has to tell what the caption says."""
+
+    def __init__(self, end: int):
+        layer = keras.layers.Dense(sum(ANSWERS), name="answer")
+        layer.build((None, MINI.text_width))
+        self.end, self.layer = end, layer
+        self.variables = {"answer/kernel": layer.kernel, "answer/bias": layer.bias}
+
+    def loss(self, context: Any, tokens: Any, truth: Any) -> Any:
+        """The cross-entropies of all questions, added: (); from (n, token, width), (n, token) and
+        (n, question)."""
+        first_end = tf.argmax(tf.cast(tokens == self.end, tf.int32), axis=1)
+        pooled = tf.gather(context, first_end, batch_dims=1)
+        answers = tf.split(self.layer(pooled), ANSWERS, axis=1)
+        return tf.add_n(
+            [
+                tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(truth[:, q], given))
+                for q, given in enumerate(answers)
+            ]
+        )
 
 
 class _Keep(Tap):

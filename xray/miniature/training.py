@@ -39,7 +39,7 @@ def fit(
     checkpoint_minutes: float,
     learning_rate: float,
 ) -> None:
-    """Muon under warm-up and cosine decay over a budget of minutes, checkpointed and resumed.
+    """Muon under warm-up and linear decay over a budget of minutes, checkpointed and resumed.
 
     Without a checkpoint it begins from the weights that ``net`` has.
     """
@@ -87,8 +87,7 @@ def fit(
         while (fraction := done["seconds"] / (60.0 * minutes)) < 1.0:
             batch, following = following.result(), pool.submit(next, stream)
             warm_up = min(1.0, (done["steps"] + 1) / 200)
-            decayed = 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * fraction))
-            optimizer.learning_rate.assign(learning_rate * warm_up * decayed)
+            optimizer.learning_rate.assign(learning_rate * warm_up * (1.0 - fraction))
             # A short memory at first, when the weights still move fast.
             decay = min(0.999, (1 + done["steps"]) / (10 + done["steps"]))
             losses.append(float(step(tf.constant(decay, tf.float32), *map(tf.constant, batch))))
