@@ -223,6 +223,7 @@ def choices_figure(
             axes.set_ylim(0, 1.1 * max(map(max, schedules.values())))
             axes.set_xlim(-0.5, len(schedules[choice]) - 0.5)
             page.style(axes, x="step", y="scale" if column == 0 else "")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.tick_params(labelsize=8)
             if column:
                 axes.set_yticklabels([])
