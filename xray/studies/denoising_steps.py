@@ -189,7 +189,7 @@ def figure(data: xarray.Dataset, trace: Trace, model: Generator) -> Figure:
     pad = 0.5 * (steps[-1] - steps[0] or 1) / len(shown)
     axes.set(xlim=(steps[0] - pad, steps[-1] + pad), ylim=(0, _ceiling(data["distance"])))
     axes.legend(frameon=False, fontsize=11, loc="upper right", handlelength=2.8)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
     estimates = trace.sel("sampler/denoised", evaluation=0)
     drawn = decoded(model, (estimates.sel(step=step) for step in shown))
@@ -230,7 +230,7 @@ def _octaves(axes: Axes, data: xarray.Dataset, values: xarray.DataArray, dash: s
     for band, colour in zip(data["band"].values, page.shades(data.sizes["band"]), strict=True):
         look = {"linewidth": 2.2 if dash == "-" else 1.4, "marker": page.dot(data["step"])}
         axes.plot(data["step"], values.sel(band=band), dash, color=colour, label=band, **look)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _ceiling(distance: xarray.DataArray) -> float:

@@ -142,7 +142,7 @@ def push_figure(data: xarray.Dataset, trace: Trace, model: Generator, columns: i
     )
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=10)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes = page.axes(figure, 0.85 + width + 0.9, 0.6, width, panel)
     page.style(axes, "Where to", x="step", y="cosine")
     for name, (colour, dash, label) in COSINES.items():
@@ -151,7 +151,7 @@ def push_figure(data: xarray.Dataset, trace: Trace, model: Generator, columns: i
     axes.axhline(0, color=QUIET, linewidth=0.8)
     axes.set_ylim(min(-0.1, float(data[list(COSINES)].to_array().min()) - 0.05), 1.05)
     axes.legend(frameon=False, fontsize=10)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 
@@ -223,7 +223,7 @@ def choices_figure(
             axes.set_ylim(0, 1.1 * max(map(max, schedules.values())))
             axes.set_xlim(-0.5, len(schedules[choice]) - 0.5)
             page.style(axes, x="step", y="scale" if column == 0 else "")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             axes.tick_params(labelsize=8)
             if column:
                 axes.set_yticklabels([])

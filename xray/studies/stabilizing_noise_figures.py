@@ -126,7 +126,7 @@ def steps_figure(data: xarray.Dataset, model: Generator, made: str, columns: int
                 steps, run[what].mean("image"), marker, color=colour, markersize=5, label=label
             )
         axes.set_ylim(0, 1.1 * float(data[["taken", "fresh"]].to_array().max()))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.legend(frameon=False, fontsize=10)
     page.text(
         figure, 0.85, 0.1, "dotted: what the schedule says, for noise of variance 1",
@@ -189,4 +189,4 @@ def _ratios(axes: Axes, data: xarray.Dataset, name: str, way: str) -> None:
         axes.plot(points, ratio, color=colour, linewidth=2, label=f"{eta:g}")
         if way == "left out":
             axes.plot(points, data[f"{name}_left"].sel(eta=eta) / expected, ":", color=colour)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
