@@ -35,6 +35,9 @@ STEMS = {
 }
 """What their weights are called, without variant and ending."""
 
+INDEX = "model_index.json"
+"""By which a folder is known to be a model's."""
+
 SCHEDULER = Path("scheduler", "scheduler_config.json")
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}
 
@@ -47,7 +50,7 @@ _UNUSED = ("position_ids", "text_projection.weight", "logit_scale")
 
 def is_folder(folder: Path) -> bool:
     """Whether it is a model's folder."""
-    return (folder / "model_index.json").is_file()
+    return (folder / INDEX).is_file()
 
 
 def is_component(folder: Path) -> bool:
@@ -74,7 +77,7 @@ def open_folder(folder: Path, *, variant: str | None = None, weights: bool = Tru
         if not (folder / name).is_dir()
     ]
     if lacking:
-        told = read_json(folder / "model_index.json").get("_class_name", "model")
+        told = read_json(folder / INDEX).get("_class_name", "model")
         raise ValueError(
             f"{folder} is a {told} without {', '.join(lacking)}; fetch it whole, a model of the "
             "Hub with download=True"

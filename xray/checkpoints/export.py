@@ -17,7 +17,7 @@ import numpy as np
 
 from xray.checkpoints.building import as_torch, cast
 from xray.checkpoints.checkpoint import COMPONENTS
-from xray.checkpoints.diffusers import FOLDERS, PREDICTIONS, STEMS
+from xray.checkpoints.diffusers import FOLDERS, INDEX, PREDICTIONS, SCHEDULER, STEMS
 from xray.checkpoints.files import save_tensors
 from xray.checkpoints.names import diffusers_name
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from xray.generator import Generator
 
 DTYPES = ("float32", "float16")
-INDEX = "model_index.json"  # by which a folder is known to be a model
 
 
 def export_diffusers(
@@ -85,8 +84,8 @@ def _write(model: Generator, folder: Path, dtype: str, shard_bytes: int) -> None
         _write_json(folder / place / "config.json", _CONFIGS[name](model))
         _write_weights(_tensors(model, name, dtype), folder / place, STEMS[name][0], shard_bytes)
     save_vocabulary(model.tokenizer, folder / "tokenizer")
-    (folder / "scheduler").mkdir()
-    _write_json(folder / "scheduler" / "scheduler_config.json", _scheduler(model))
+    (folder / SCHEDULER).parent.mkdir()
+    _write_json(folder / SCHEDULER, _scheduler(model))
     _write_json(folder / INDEX, _INDEX)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from xray.checkpoints.diffusers import FOLDERS, STEMS
+from xray.checkpoints.diffusers import FOLDERS, INDEX, STEMS
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
@@ -36,7 +36,7 @@ def cached(name: Any) -> Path | None:
     from huggingface_hub.errors import HFValidationError
 
     with contextlib.suppress(HFValidationError):
-        for file in ("model_index.json", "config.json"):
+        for file in (INDEX, "config.json"):
             found = try_to_load_from_cache(str(name), file)
             if isinstance(found, str):
                 return Path(found).parent
@@ -102,7 +102,7 @@ def _lost_connection(error: Exception) -> bool:
 def _wanted(parts: Sequence[str], variant: str | None) -> list[str]:
     """Patterns of the files: of a whole model's folders, or of one component's."""
     dotted = f".{variant}" if variant else ""
-    wanted = ["model_index.json", "config.json", "scheduler/*.json"]
+    wanted = [INDEX, "config.json", "scheduler/*.json"]
     wanted += [f"tokenizer/*.{ending}" for ending in ("json", "txt")]
     for part in parts:
         for place in (f"{FOLDERS[part]}/", ""):
