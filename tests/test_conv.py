@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xray import conv
 from xray.conv import conv2d, matmul
 
 
@@ -52,6 +54,18 @@ def test_a_convolution_is_the_sum_over_its_window(case):
     np.testing.assert_allclose(
         out, slow_conv(x, kernel, bias, strides, padding), atol=1e-5, rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+def test_few_windows_and_a_large_kernel_make_the_same_sum(strides, monkeypatch):
+    x, kernel, bias = normal(0, 2, 5, 4, 12), normal(1, 3, 3, 12, 50), normal(2, 50)
+    settings = {"strides": strides, "padding": ((1, 1), (0, 1))}
+    expected = conv2d(x, kernel, bias, **settings)
+    monkeypatch.setattr(conv, "LARGE", kernel.size)
+    monkeypatch.setattr(conv.tf.nn, "conv2d", None)
+    found = conv2d(x, kernel, bias, **settings)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    np.testing.assert_allclose(found, slow_conv(x, kernel, bias, *settings.values()), atol=2e-5)
 
 
 def test_a_product_applies_to_the_last_axis():

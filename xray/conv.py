@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any
 
 import tensorflow as tf
+
+LARGE = 2**20  # numbers of a kernel
 
 
 def matmul(x: Any, kernel: Any) -> Any:
@@ -16,16 +20,22 @@ def matmul(x: Any, kernel: Any) -> Any:
     return tf.reshape(flat, (*x.shape[:-1], kernel.shape[-1]))
 
 
-def _is_product(kernel: Any, strides: int, padding: tuple) -> bool:
-    """Whether each position is looked at once and alone: a 1×1 kernel that skips and adds none."""
-    return kernel.shape[:2] == (1, 1) and strides == 1 and not any(map(any, padding))
-
-
 def conv2d(
     x: Any, kernel: Any, bias: Any, *, strides: int = 1, padding: tuple = ((0, 0), (0, 0))
 ) -> Any:
-    """Convolution of NHWC by HWIO with zero padding given for (top, bottom), (left, right)."""
-    if _is_product(kernel, strides, padding):
-        return matmul(x, kernel[0, 0]) + bias
-    x = tf.pad(x, [(0, 0), *padding, (0, 0)])
+    """Convolution of NHWC by HWIO with zero padding given for (top, bottom), (left, right).
+
+    oneDNN first copies the kernel into another order. Where that is more work than what follows, a
+    large kernel and few windows, this is the product of all windows and the kernel as it lies.
+    """
+    x = tf.pad(x, [(0, 0), *padding, (0, 0)]) if any(map(any, padding)) else x
+    rows, columns, _, d = kernel.shape
+    places = [range(0, x.shape[i] - kernel.shape[i - 1] + 1, strides) for i in (1, 2)]
+    count = x.shape[0] * len(places[0]) * len(places[1])
+    if kernel.shape[:2] == (1, 1) or (math.prod(kernel.shape) >= LARGE and count < d):
+        windows = [
+            x[:, i : i + places[0].stop : strides, j : j + places[1].stop : strides]
+            for i, j in itertools.product(range(rows), range(columns))
+        ]
+        return matmul(tf.concat(windows, -1), tf.reshape(kernel, (-1, d))) + bias
     return tf.nn.conv2d(x, kernel, strides, "VALID") + bias

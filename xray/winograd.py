@@ -99,6 +99,8 @@ def winograd(x: Any, kernel: Any) -> Any:
         tiles = tf.reshape(_turned(OUTPUT, products), (TILE, TILE, -1, len(lefts), len(share)))
         return tf.reshape(tf.transpose(tiles, (2, 0, 3, 1, 4)), (-1, width, len(share)))
 
+    # Where it can be held whole, the input is turned once for all shares of the kernels.
+    turned = inputs(bands[0]) if len(bands) == 1 else None
     done = [x]
     whole = []
     for share in shares:
@@ -108,7 +110,8 @@ def winograd(x: Any, kernel: Any) -> Any:
             kernels = _turned(KERNEL, part)
         for band in bands:
             with tf.control_dependencies(done[-1:]):
-                done.append(outputs(tf.matmul(inputs(band), kernels)))
+                tiles = inputs(band) if turned is None else turned
+                done.append(outputs(tf.matmul(tiles, kernels)))
         whole.append(tf.concat(done[-len(bands) :], 0))
     return tf.reshape(tf.concat(whole, -1), (n, height, width, d))
 
