@@ -156,6 +156,13 @@ def test_relations_are_judged_by_the_centres(relation):
     assert [r for r in (*INVERSE, "inside") if related(b, r, a)] == [INVERSE[relation]]
 
 
+def test_inside_is_the_smaller_of_two_and_excludes_beside():
+    star, ring = thing("star", size="small", at=(62, 64)), thing("ring", size="large", at=(65, 64))
+    assert [r for r in (*INVERSE, "inside") if related(star, r, ring)] == ["inside"]
+    assert [r for r in (*INVERSE, "inside") if related(ring, r, star)] == []
+    assert related(star._replace(size=None), "inside", ring)
+
+
 @given(SEEDS, SPLITS)
 @settings(max_examples=100, deadline=None)
 def test_a_relation_stated_the_other_way_round_fails(seed, split):

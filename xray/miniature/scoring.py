@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from itertools import permutations
 from typing import NamedTuple
 
-from xray.miniature.scenes import INVERSE, Scene
+from xray.miniature.scenes import INVERSE, SIZES, Scene
 
 ATTRIBUTES = ("thing", "colour", "size", "fill")
 _INSIDE = 17.0  # pixels between centres
@@ -65,22 +65,24 @@ def truth(scene: Scene) -> Seen:
 
 
 def related(first: Thing, relation: str, second: Thing) -> bool:
-    """Whether located centres satisfy a relation.
+    """Whether located things satisfy a relation.
 
-    For "left of", "right of", "above" and "below" the direction from one to the other lies within
-    45° of it. "inside": the centres are at most 17 pixels apart, less than half of a container's
-    half side, where things beside each other are 33 and more apart.
+    "inside": the centres are at most 17 pixels apart, less than half of a container's half side,
+    and the first is the smaller one where both sizes are seen. For "left of", "right of", "above"
+    and "below" they are further apart than that, as things beside each other are by 33 and more,
+    and the direction from one to the other lies within 45°.
     """
     dx = second.centre[0] - first.centre[0]
     dy = second.centre[1] - first.centre[1]
     if relation == "inside":
-        return max(abs(dx), abs(dy)) <= _INSIDE
+        sizes = [list(SIZES).index(thing.size) for thing in (first, second) if thing.size]
+        return max(abs(dx), abs(dy)) <= _INSIDE and (len(sizes) < 2 or sizes[0] < sizes[1])
     if relation not in INVERSE:
         raise ValueError(f"relation {relation!r}; one of inside, {', '.join(INVERSE)}")
     along, across = (dx, dy) if relation in ("left of", "right of") else (dy, dx)
     if relation in ("right of", "below"):
         along = -along
-    return along > 0 and along >= abs(across)
+    return along > _INSIDE and along >= abs(across)
 
 
 def score(stated: Statement, seen: Seen) -> Score:
