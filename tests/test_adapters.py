@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import xray
+from xray import adapters
 from xray.checkpoints import export_diffusers, save
 from xray.networks import variables
 from xray.replay import replay
@@ -313,6 +314,42 @@ def test_half_precision_files_are_merged_in_float32(own, tmp_path):
     wanted = expected(before, LAYERS, ALPHA / RANK)
     for key in LAYERS:
         np.testing.assert_allclose(weights(own)[key], wanted[key], rtol=0, atol=5e-3)
+
+
+def test_taking_off_that_is_interrupted_changes_nothing(own, tmp_path, monkeypatch):
+    lora = own.load_lora(write(tmp_path / "l.safetensors", LAYERS | MORE))
+    before, digest = weights(own), own.digest
+    merged, calls = adapters._merged, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == len(lora.changes) + 3:  # all were looked at, and two are taken off
+            raise KeyboardInterrupt
+        return merged(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(adapters, "_merged", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            own.unload(lora)
+    assert same(weights(own), before) and own.digest == digest and own.adapters == [lora]
+
+
+def test_a_scale_may_be_numpys(own, tmp_path):
+    path = write(tmp_path / "l.safetensors", LAYERS)
+    scales = [own.load_lora(path, scale).scale for scale in np.arange(2)]
+    assert scales == [0.0, 1.0] and own.load_lora(path, np.float32(0.5)).scale == 0.5
+
+
+def test_the_file_is_found_again_from_another_folder(own, tmp_path, monkeypatch):
+    first, second = (write(tmp_path / f"{n}.safetensors", LAYERS, seed=n) for n in (1, 2))
+    monkeypatch.chdir(tmp_path)
+    kept = own.load_lora(first.name)
+    wanted = weights(own)
+    (tmp_path / "elsewhere").mkdir()
+    taken = own.load_lora(second.name)
+    monkeypatch.chdir("elsewhere")
+    own.unload(taken)
+    assert same(weights(own), wanted) and own.adapters == [kept]
 
 
 def test_the_first_of_two_comes_off_as_if_it_had_never_been(own, tmp_path):

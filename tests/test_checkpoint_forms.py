@@ -23,6 +23,7 @@ from xray.architecture import Architecture
 from xray.checkpoints import building, export_diffusers, outline, save
 from xray.networks import variables
 from xray.sitelist import sites_of
+from xray.tokenizer import Tokenizer
 
 PROMPT = "a red star above a moon"
 TOKENS = 538  # of the tests' vocabulary
@@ -600,6 +601,13 @@ def test_a_vocabulary_can_be_given(published, tokenizer):
     assert loaded.tokenizer is tokenizer
 
 
+def test_a_vocabulary_for_another_number_of_tokens_is_refused(published, tokenizer):
+    path, arch, _, networks = published
+    longer = Tokenizer(tokenizer.merges, length=tokenizer.length + 1)
+    with into(networks), pytest.raises(ValueError, match="the tokenizer makes"):
+        xray.load(path, tokenizer=longer, **options(arch))
+
+
 def test_the_path_of_a_vocabulary_can_be_given(published, folder, tokenizer):
     path, arch, _, networks = published
     with into(networks):
@@ -751,8 +759,11 @@ def test_a_unet_that_predicts_something_else_is_refused(folder, copy, spare):
     edit_json(copy / "scheduler" / "scheduler_config.json", prediction_type="v_prediction")
     with pytest.raises(ValueError, match=r"unet predicts v, and the U-Net of tiny epsilon: open"):
         xray.load(folder, unet=copy)
+    with pytest.raises(ValueError, match=r"unet predicts v, and the U-Net of tiny epsilon: open"):
+        xray.load(folder, unet=copy / "unet")
     with into(spare):
         xray.load(folder, autoencoder=copy, text_encoder=copy)
+        (copy / "scheduler" / "scheduler_config.json").unlink()
         xray.load(folder, unet=copy / "unet")  # a component alone does not tell
 
 

@@ -75,15 +75,24 @@ def test_every_weight_comes_back_to_the_bit(model, loaded):
 def test_a_model_stays_where_writing_over_it_is_interrupted(model, tmp_path, monkeypatch):
     save(model, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with monkeypatch.context() as patch:
-        patch.setattr(native, "sha256", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            save(model, tmp_path, dtype="float32")
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    for owner, name in ((native, "sha256"), (model.tokenizer, "save")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                save(model, tmp_path, dtype="float32")
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def interrupted(path):
     raise KeyboardInterrupt
+
+
+def test_files_of_others_are_not_written_over(model, tmp_path):
+    (tmp_path / "config.json").write_text('{"_class_name": "UNet2DConditionModel"}')
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match="config.json is not of a model that was saved here"):
+        save(model, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2 and (tmp_path / "tokenizer.json").read_text() == "{}"
 
 
 def test_the_digest_is_that_of_the_file(folder, loaded):

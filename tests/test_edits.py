@@ -214,6 +214,7 @@ def test_a_sweep_traces_once(model, plain):
     sweep = [run(model, edit(SKIP, edits.scale, factor=f)) for f in np.linspace(0, 2, 20)]
     for steps, branch in [([0], None), (range(2), "cond"), (None, "uncond")]:
         run(model, edit(SKIP, edits.scale, factor=0.5, steps=steps, branch=branch))
+    model.generate("a star", steps=3, seed=7, edit=edit(SKIP, edits.scale, factor=0.5))
     assert model.unet.traces == before
     outcomes = [t["sampler/out"].values for t in sweep]
     assert len({o.tobytes() for o in outcomes}) == 20

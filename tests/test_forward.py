@@ -269,7 +269,7 @@ def test_another_convolution_gives_the_same_and_is_put_back(nets):
     close(other, usual)
     with pytest.raises(RuntimeError), forward.convolution(counted):
         raise RuntimeError
-    assert forward._conv2d is conv2d
+    assert forward._conv2d.get() is conv2d
 
 
 # --- layers against NumPy and SciPy ----------------------------------------------------------

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xray
-from xray import edits, store
+from xray import edits, generator, store
 from xray.generator import initial_noise
+from xray.program import Part
 from xray.samplers import NoiseSchedule, spaced_timesteps
 from xray.taps import EditError, SiteError, edit, observe
 from xray.tokenizer import PromptTooLong
@@ -111,7 +112,8 @@ def test_averaged_keys_of_edited_weights_are_the_edited_ones(model):
 
 
 def test_keys_that_cannot_be_cut_into_equal_parts_are_refused(model):
-    with pytest.raises(ValueError, match="8 keys a side, as at unet/.*, are not 3 equal parts"):
+    message = "8 keys a side, as at unet/.*, are not 3 equal parts: give pool=2"
+    with pytest.raises(ValueError, match=message):
         run(model, record=[observe("unet/**/self/weights", pool=3)])
 
 
@@ -213,6 +215,25 @@ def test_the_picture_is_the_last_latent_decoded(model, plain):
     decoded = model.decode(plain["sampler/out"])[0]
     np.testing.assert_array_equal(np.asarray(decoded), np.asarray(plain.image))
     assert plain.image.size == (64, 64)
+
+
+def test_large_pictures_are_decoded_one_after_the_other(model, monkeypatch):
+    monkeypatch.setattr(generator, "DECODED", 8 * 8 + 1)
+    shapes, call = [], Part.__call__
+
+    def counted(part, *arrays):
+        if part is model.decoder:
+            shapes.append(arrays[0].shape)
+        return call(part, *arrays)
+
+    monkeypatch.setattr(Part, "__call__", counted)
+    trace = run(model, seed=[7, 8, 9])
+    assert shapes == [(1, 8, 8, 4)] * 3
+    whole = run(model, seed=[7, 8, 9], record=["decoder/out"])  # of the whole batch
+    assert len(shapes) == 3
+    np.testing.assert_allclose(trace["image"].values, whole["image"].values, atol=1)
+    alone = [np.asarray(model.decode(x)[0]) for x in trace["sampler/out"].values]
+    np.testing.assert_array_equal(trace["image"].values, alone)
 
 
 def test_the_initial_latent_is_the_seeds_noise(plain):
@@ -773,12 +794,25 @@ def test_an_edit_of_ones_own_must_be_handed_in_again(model):
     assert model.replay(trace, edit=[own]).equal
 
 
+def test_a_large_tensor_put_in_place_must_be_handed_in_again(model, plain):
+    latent = plain["sampler/out"].values[0]
+    small = edit("sampler/latent", edits.replace, value=latent, steps=[1])
+    assert model.replay(run(model, edit=small)).equal
+    site, value = "unet/up.3/attn.0/self/weights", np.full((2, 8, 8, 8, 8), 1 / 64, np.float32)
+    large = edit(site, edits.replace, value=value)
+    trace = run(model, record=["sampler/*"], edit=large)
+    assert len(json.dumps(trace.attrs["edits"])) < 1000
+    with pytest.raises(ValueError, match="a large tensor, and a trace holds neither"):
+        model.replay(trace)
+    assert model.replay(trace, edit=[large]).equal
+
+
 def test_a_function_that_only_bears_a_named_edits_name_is_not_it(model):
     def scale(x, context, *, factor):
         return x * factor * 0
 
     trace = run(model, edit=edit("sampler/noise", scale, factor=1.0))
-    with pytest.raises(ValueError, match="a trace holds no code"):
+    with pytest.raises(ValueError, match="a trace holds neither code"):
         model.replay(trace)
 
 
@@ -923,7 +957,7 @@ BAD = [
     ({"steps": 2.5}, ValueError, "steps must be a whole number from 1 up, got 2.5"),
     ({"steps": True}, ValueError, "steps must be"),
     ({"steps": "3"}, ValueError, "steps must be a whole number from 1 up, got '3'"),
-    ({"steps": 1001}, ValueError, "steps must be 1 … 1000, got 1001"),
+    ({"steps": 1001}, ValueError, "steps must be a whole number 1 … 1000, got 1001"),
     ({"start_step": 1}, ValueError, "start_step 1 needs the latent"),
     ({"start_step": 3}, ValueError, "start_step must be 0 … 2, got 3"),
     ({"start_step": -1}, ValueError, "start_step must be a whole number from 0 up, got -1"),

@@ -121,6 +121,7 @@ def test_each_cell_is_the_projects_word_map(scenes, vocabulary):
     for choice, cell in (
         ({}, ALL),
         ({"layers": "unet/mid/**"}, ALL | {"layer": "unet/mid/attn.0"}),
+        ({"layers": "unet/down.0/**"}, ALL | {"layer": "finest"}),
         ({"heads": 1}, ALL | {"head": "1"}),
         ({"steps": 1}, ALL | {"timestep": "901.0"}),
         (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import xray
-from xray import memory
+from xray import architecture, memory
 from xray.checkpoints import building, native, room
 from xray.networks import variables
 from xray.resources import shipped
@@ -51,6 +51,23 @@ def test_only_the_network_that_ran_last_is_in_memory(low, fast):
     assert held(low, fast) == ["decoder"]
     low.embed("a red star")
     assert held(low, fast) == ["text"]
+
+
+def test_letting_go_that_is_interrupted_is_not_taken_for_done(low, monkeypatch):
+    low.embed("a red star")
+    text = low.text(np.ones((1, 24), np.int32))
+    with monkeypatch.context() as patch:
+        patch.setattr(architecture, "unwritten", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            low.decoder(np.zeros((1, 16, 16, 4), np.float32))
+    read, assign = [], building.assign
+    monkeypatch.setattr(building, "assign", lambda *a: read.append(list(a[0])) or assign(*a))
+    np.testing.assert_array_equal(low.text(np.ones((1, 24), np.int32)), text)
+    assert read == [["text"]]
+
+
+def interrupted(*arguments):
+    raise KeyboardInterrupt
 
 
 def test_parts_read_their_weights_again(low):

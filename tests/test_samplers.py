@@ -185,7 +185,7 @@ def test_timesteps_fall_by_whole_numbers_for_every_number_of_steps(spacing):
 
 @pytest.mark.parametrize("steps", [0, -3, 1001])
 def test_too_few_or_too_many_steps_are_refused(steps):
-    with pytest.raises(ValueError, match=f"steps must be 1 … 1000, got {steps}"):
+    with pytest.raises(ValueError, match=f"steps must be a whole number 1 … 1000, got {steps}"):
         spaced_timesteps(steps)
 
 

@@ -320,7 +320,7 @@ def test_one_step_may_have_one_evaluation_only(model, sampler):
         ({"sampler": "pndm", "spacing": "karras"}, "'karras' is not leading, trailing or linspace"),
         ({"sampler": "lms", "spacing": "even"}, "'even' is not one of leading, .* exponential"),
         ({"sampler": "plms"}, "'plms' is not one of ddim, ddpm, pndm, euler, euler_ancestral, heu"),
-        ({"sampler": "dpmpp_2m", "steps": 1001}, "steps must be 1 … 1000, got 1001"),
+        ({"sampler": "dpmpp_2m", "steps": 1001}, "steps must be a whole number 1 … 1000, got 1001"),
     ],
 )
 def test_what_a_sampler_cannot_do_is_refused(model, asked, message):

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xray.batch import finite
 from xray.networks import variables
 
 if TYPE_CHECKING:
@@ -104,14 +104,13 @@ def load_lora(model: Generator, path: str | Path, scale: float = 1.0) -> Adapter
     from xray.checkpoints.files import sha256
     from xray.checkpoints.lora import lora_file, open_lora
 
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not math.isfinite(scale):
-        raise ValueError(f"scale must be a number, got {scale!r}")
+    scale = finite("scale", scale)
     model.check_whole()
     path = lora_file(Path(path))
     kernels = _kernels(model)
     shapes = {key: tuple(variable.shape) for key, variable in kernels.items()}
     changes = open_lora(path, shapes, model.architecture)
-    adapter = Adapter("lora", str(path), sha256(path), scale=float(scale), changes=changes)
+    adapter = Adapter("lora", str(path), sha256(path), scale=scale, changes=changes)
     for key in changes:
         _keep(model.own, key, kernels[key])
     try:
@@ -189,7 +188,11 @@ def unload(model: Generator, adapter: Adapter) -> None:
         raise ValueError(f"{adapter!r} is not among this model's adapters")
     for key in adapter.changes:
         _merged(model, left, key)  # all can be had: only then is anything changed
-    _restore(model, left, adapter.changes)
+    try:
+        _restore(model, left, adapter.changes)
+    except BaseException:
+        _restore(model, model.adapters, adapter.changes)
+        raise
     _use(model, left)
 
 
@@ -246,11 +249,12 @@ def _merged(model: Generator, adapters: list[Adapter], key: str) -> np.ndarray:
     return values
 
 
-def _restore(model: Generator, adapters: list[Adapter], keys: Iterable[str]) -> None:
+def _restore(model: Generator, adapters: list[Adapter], keys: Collection[str]) -> None:
     """Give variables what `_merged` has for them."""
     kernels = _kernels(model)
     for key in keys:
         kernels[key].assign(_merged(model, adapters, key))
+    for key in keys:  # once nothing has to be undone
         if not any(key in adapter.changes for adapter in adapters):
             del model.own.kept[key]
 
@@ -287,12 +291,11 @@ def _teach(model: Generator, words: list[Adapter]) -> None:
     own = old.token_embedding.embeddings.numpy()[: len(model.own.tokenizer.vocabulary)]
     added = (cast(word.token, word.vectors, own.dtype.name) for word in words)
     table = np.concatenate([own, *added])
-    model.architecture = replace(model.architecture, vocab_size=len(table))
+    architecture = replace(model.architecture, vocab_size=len(table))
     # A layer of its own: the other may belong to a KerasCV model, and cannot grow.
     with initial_weights(lambda shape: np.zeros(shape, np.float32), own.dtype.name):
-        net.embedding = build_text_embedding(model.architecture)
-    net.embedding.token_embedding.embeddings.assign(table)
-    positions = old.position_embedding.embeddings
-    net.embedding.position_embedding.embeddings.assign(positions)
-    model.tokenizer = tokenizer
+        embedding = build_text_embedding(architecture)
+    embedding.token_embedding.embeddings.assign(table)
+    embedding.position_embedding.embeddings.assign(old.position_embedding.embeddings)
+    net.embedding, model.architecture, model.tokenizer = embedding, architecture, tokenizer
     model.text.forget()  # what was compiled for the old table

@@ -104,7 +104,7 @@ def read_batch(model: Generator, prompt: Any, negative: Any, seed: Any, truncate
 def not_empty(prompt: str) -> str:
     if not prompt.strip():
         raise ValueError(
-            "the prompt is empty; for a picture without one, give guidance=1 and a prompt, "
+            "the prompt is empty; for a picture without one, give guidance=0 and any prompt, "
             "or model.embed('') as the prompt"
         )
     return prompt

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -31,18 +32,20 @@ from xray.networks import Autoencoder, TextEncoder, UNet
 from xray.taps import Tap
 
 HELD = 2**22  # numbers of the widest layer at a time
-_conv2d: Callable = kernels.conv2d
+_conv2d: ContextVar[Callable] = ContextVar("conv2d", default=kernels.conv2d)
 
 
 @contextlib.contextmanager
 def convolution(kernel: Callable):
-    """While it lasts, networks are traced with this ``conv2d``, `xray.conv`'s or another."""
-    global _conv2d
-    saved, _conv2d = _conv2d, kernel
+    """While it lasts, networks are traced with this ``conv2d``, `xray.conv`'s or another.
+
+    In this thread only: another may be tracing a model that is exact.
+    """
+    before = _conv2d.set(kernel)
     try:
         yield
     finally:
-        _conv2d = saved
+        _conv2d.reset(before)
 
 
 # -------------------------------------------------------------------------------------- networks
@@ -299,7 +302,7 @@ def _project(layer: Any, x: Any) -> Any:
 def conv(layer: Any, x: Any) -> Any:
     """A KerasCV PaddedConv2D."""
     inner = layer.conv2d
-    return _conv2d(
+    return _conv2d.get()(
         x,
         weight(inner.kernel, before=x),
         weight(inner.bias),

@@ -273,11 +273,13 @@ class _Run:
         """Decode, and record what comes once."""
         self._close_step()
         self.keep("sampler/out", latent)
-        pixels, observed = self.plan.programs["decoder"](
-            [latent], edits_of("decoder", self.plan.edits)
-        )
-        for site, array in observed.items():
-            self.keep(site, array)
+        decoder, edits = self.plan.programs["decoder"], edits_of("decoder", self.plan.edits)
+        if decoder.observed or edits:  # of the whole batch
+            pixels, observed = decoder([latent], edits)
+            for site, array in observed.items():
+                self.keep(site, array)
+        else:
+            pixels = self.plan.model.pixels(latent)
         self.keep("image", to_uint8(pixels))
         self.clock.lap("decode")
 

@@ -7,6 +7,7 @@ model.text, model.unet, model.encoder, model.decoder      # each callable alone
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from xray.tokenizer import Tokenizer
+
+DECODED = 64 * 64  # places of latents at a time
 
 
 class Generator:
@@ -100,7 +103,7 @@ class Generator:
             lambda tap, ids: forward.text_encoder(text, ids, tap),
             lambda ids: _check_ids(ids, text.embedding.token_embedding.embeddings.shape[0]),
         )
-        self.unet = self._part("unet", _unet_of(unet))
+        self.unet = self._part("unet", _unet_of(unet), _check_unet)
         self.encoder = self._part(
             "encoder",
             lambda tap, x: forward.encoder(encoder, x, tap),
@@ -275,8 +278,18 @@ class Generator:
         from PIL import Image
 
         values = _latent(latent)
-        values = values.reshape(-1, *values.shape[-3:])
-        return [Image.fromarray(p) for p in to_uint8(self.decoder(values))]
+        return [Image.fromarray(p) for p in to_uint8(self.pixels(values))]
+
+    def pixels(self, latents: np.ndarray) -> np.ndarray:
+        """The decoder's output (n, y, x, 3) for latents (…, y, x, 4), some of them at a time.
+
+        Together those make one picture of 512×512 at most, or are one: the decoder's feature maps
+        are hundreds of times as large as a latent.
+        """
+        latents = latents.reshape(-1, *latents.shape[-3:])
+        some = max(1, DECODED // math.prod(latents.shape[1:3]))
+        parts = [self.decoder(latents[i : i + some]) for i in range(0, len(latents), some)]
+        return np.concatenate(parts)
 
     def noised(
         self,
@@ -373,6 +386,19 @@ def _check_ids(ids: Any, words: int) -> None:
         i for i in ids.ravel().tolist() if not float(i).is_integer() or not 0 <= i < words
     ]:
         raise ValueError(f"token ids are whole numbers 0 … {words - 1}, got {wrong[0]}")
+
+
+def _check_unet(latent: Any, embedding: Any, context: Any) -> None:
+    _check_maps("a latent", latent, 4)
+    n, height, width, _ = np.shape(latent)
+    if height % 8 or width % 8:
+        raise ValueError(f"a latent's sides must be multiples of 8, got {height}×{width}")
+    branches, left = divmod(len(context), n)
+    if left or not branches:
+        raise ValueError(
+            f"{n} latents need as many contexts, or those of several branches one after the other, "
+            f"got {len(context)}"
+        )
 
 
 def _check_maps(what: str, maps: Any, channels: int) -> None:

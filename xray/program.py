@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from xray.edits import NAMED
 from xray.taps import (
     Edit,
     EditError,
@@ -264,8 +265,9 @@ class Part:
         observations = [o for o in observations if reaches(o.pattern, self.name)]
         edits = edits_of(self.name, edits)
         shapes = tuple((tuple(a.shape), np.dtype(a.dtype).name) for a in arrays)
-        # Edits may look at the tokens while they are traced; nothing else does.
-        tokens = dict(tokens or {}) if edits else {}
+        # Edits of one's own may look at the tokens while they are traced; nothing else does.
+        own = any(e.fn not in NAMED.values() for e in edits)
+        tokens = dict(tokens or {}) if own else {}
         key = (
             shapes,
             tuple(observations),

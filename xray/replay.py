@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +19,8 @@ from xray.trace import Trace, diff
 
 if TYPE_CHECKING:
     from xray.generator import Generator
+
+LISTED = 4096  # numbers of an edit's parameter that a trace keeps: as text, 20 bytes each
 
 
 class Replay(NamedTuple):
@@ -196,22 +199,34 @@ def _observation_from_json(data: dict[str, Any]) -> Observation:
 
 
 def edit_json(e: Edit) -> dict[str, Any]:
+    """What a trace keeps of an edit; "named" is whether it can be made again from that."""
     name = getattr(e.fn, "__name__", repr(e.fn))
+    large = [v for v in e.params.values() if isinstance(v, np.ndarray) and v.size > LISTED]
     return {
         "pattern": e.pattern,
         "name": name,
-        "named": named_edits.NAMED.get(name) is e.fn,
+        "named": named_edits.NAMED.get(name) is e.fn and not large,
         "steps": None if e.steps is None else sorted(e.steps),
         "branch": e.branch,
-        "params": {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in e.params.items()},
+        "params": {k: _listed(v) for k, v in e.params.items()},
     }
+
+
+def _listed(value: Any) -> Any:
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.size <= LISTED:
+        return value.tolist()
+    digest = hashlib.sha256(np.ascontiguousarray(value)).hexdigest()
+    return {"shape": list(value.shape), "dtype": str(value.dtype), "sha256": digest}
 
 
 def _edit_from_json(data: dict[str, Any]) -> Edit:
     if not data["named"]:
         raise ValueError(
-            f"the edit {data['name']!r} at {data['pattern']!r} is not one of xray.edits and a "
-            "trace holds no code; hand the run's edits in again: replay(trace, edit=[...])"
+            f"the edit {data['name']!r} at {data['pattern']!r} is not one of xray.edits, or was "
+            "given a large tensor, and a trace holds neither code nor such: hand the run's edits "
+            "in again: replay(trace, edit=[...])"
         )
     return make_edit(
         data["pattern"],

@@ -240,8 +240,8 @@ def dpm_timesteps(
 
 
 def _check_steps(steps: int, most: int) -> None:
-    if not 1 <= steps <= most:
-        raise ValueError(f"steps must be 1 … {most}, got {steps}")
+    if steps != int(steps) or not 1 <= steps <= most:
+        raise ValueError(f"steps must be a whole number 1 … {most}, got {steps}")
 
 
 def initial_noise(seed: int, shape: Sequence[int]) -> np.ndarray:

@@ -148,8 +148,11 @@ class Observation:
         if self.pool and "key_y" in dims(site):
             for side in shape[-2:]:
                 if side > self.pool and side % self.pool:
-                    parts = f"{self.pool} equal parts"
-                    raise ValueError(f"observe: {side} keys a side, as at {site}, are not {parts}")
+                    most = max(n for n in range(1, self.pool) if side % n == 0)
+                    raise ValueError(
+                        f"observe: {side} keys a side, as at {site}, are not {self.pool} equal "
+                        f"parts: give pool={most}"
+                    )
 
     def record_dtype(self, site: str) -> str:
         # Attention weights are by far the largest thing to record and lie in [0, 1].
@@ -172,8 +175,9 @@ def observe(
         tokens: token positions to keep (sites with a ``token`` axis).
         dtype: ``"float16"`` or ``"float32"``; by default attention weights are float16 and all
             else float32.
-        pool: of self-attention, average the keys over a grid of so many parts a side. The weights
-            are then never in memory whole, which at 512×512 are 1 GB for each of the finest layers.
+        pool: of self-attention, average the keys over a grid of so many parts a side, equal ones:
+            16 at 512×512, 12 at 768×768; layers with fewer keys a side keep all. The weights are
+            then never in memory whole, which at 512×512 are 1 GB for each of the finest layers.
 
     Returns:
         An `Observation`, to be given to ``generate(record=[...])``. A plain string there means

@@ -191,6 +191,11 @@ def _tokenizer(
             f"{name} has embeddings for {arch.vocab_size} tokens, and the tokenizer has "
             f"{len(found.vocabulary)}: it is of another model"
         )
+    if found and found.length != arch.text_length:
+        raise ValueError(
+            f"{name} reads {arch.text_length} tokens, and the tokenizer makes {found.length}: it "
+            "is of another model"
+        )
     return found
 
 
@@ -300,8 +305,9 @@ def open_component(name: str | Path, part: str, *, download: bool = False) -> Co
     if path.suffix == ".h5":
         return keras_h5.open_component(path, part)
     if diffusers.is_component(path):
-        return diffusers.open_component(path, part)
-    if diffusers.is_folder(path):
+        component = diffusers.open_component(path, part)
+        told = diffusers.predicted(path.absolute().parent)  # if it lies in a model's folder
+    elif diffusers.is_folder(path):
         component = diffusers.open_component(path / diffusers.FOLDERS[part], part)
         told = diffusers.predicted(path)
     else:

@@ -83,10 +83,10 @@ class OneAtATime:
 
         if name == self._here:
             return
-        if self._here is not None:
-            for variable in variables(self._here, self.networks[self._here]).values():
+        old, self._here = self._here, None  # from now on: interrupted, none of them is whole
+        if old is not None:
+            for variable in variables(old, self.networks[old]).values():
                 variable.assign(unwritten(variable.shape, variable.dtype))
-        self._here = None
         assign({name: self.networks[name]}, self.components)
         self._here = name
 

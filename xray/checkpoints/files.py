@@ -116,6 +116,7 @@ def unchanged(path: Path, read: Callable[[], np.ndarray]) -> Callable[[], np.nda
     Weights are read at any time, for the next run with ``memory="low"`` or to take a LoRA out
     again, and what a trace says of their digest has to stay true.
     """
+    path = path.absolute()
     before = _stamp(path)
 
     def checked() -> np.ndarray:
@@ -219,9 +220,10 @@ def _open_safetensors(path: Path) -> dict[str, Tensor]:
             told = {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or cut short ({error}); fetch it again") from error
+    whole = path.absolute()  # the working directory may be another when it is read
     return {
         name: Tensor(
-            shape, dtype, unchanged(path, functools.partial(_read_safetensors, path, name))
+            shape, dtype, unchanged(whole, functools.partial(_read_safetensors, whole, name))
         )
         for name, (shape, dtype) in told.items()
     }

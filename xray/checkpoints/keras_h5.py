@@ -271,6 +271,8 @@ def _tensor(dataset: Any, path: Path) -> Tensor:
 
 
 def _reader(path: Path, name: str) -> Callable[[], np.ndarray]:
+    path = path.absolute()  # the working directory may be another when it is read
+
     def read() -> np.ndarray:
         import h5py
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,8 @@ def save(model: Generator, folder: str | Path, *, dtype: str = "float16") -> Non
 
     Raises:
         ValueError: the model was opened with ``memory="low"``, or has numbers that are too large
-            for `dtype`; or a model of another form is there, which `load` would open in its place.
+            for `dtype`; or the folder is another model's: of another form, which `load` would open
+            in its place, or with a config.json that is not of a model saved here.
         OSError: it cannot be written; a model that is there stays.
     """
     from xray.checkpoints import form_of
@@ -47,33 +48,35 @@ def save(model: Generator, folder: str | Path, *, dtype: str = "float16") -> Non
         raise ValueError(
             f"{folder} holds a model in the form {form}, which would stay: choose another"
         )
+    known = folder / "config.json"
+    if known.exists() and not {"architecture", "sha256"} <= read_json(known).keys():
+        raise ValueError(f"{known} is not of a model that was saved here: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     values = {
         key: cast(key, v.numpy(), dtype)
         for name, net in model.networks.items()
         for key, v in variables(name, net).items()
     }
-    partial = folder / f".weights.partial-{os.getpid()}.safetensors"
-    try:
-        save_tensors(values, partial)
-        _save(model, partial, folder)
-    finally:
-        partial.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
+        _write(model, values, Path(partial))
+        # All is written, and takes its place in one moment.
+        if model.tokenizer is None:
+            (folder / "tokenizer.json").unlink(missing_ok=True)
+        for path in Path(partial).iterdir():
+            path.replace(folder / path.name)
 
 
-def _save(model: Generator, weights: Path, folder: Path) -> None:
-    """Give the weights their name, and beside them what they are of: all in one moment."""
+def _write(model: Generator, values: dict[str, np.ndarray], folder: Path) -> None:
+    save_tensors(values, folder / "weights.safetensors")
     config = {
         "name": model.name,
         "architecture": model.architecture.to_json(),
         "numerics": model.numerics,
         "spacing": model.spacing,
         "rgb_matrix": None if model.rgb_matrix is None else np.asarray(model.rgb_matrix).tolist(),
-        "sha256": sha256(weights),
+        "sha256": sha256(folder / "weights.safetensors"),
     }
-    weights.replace(folder / "weights.safetensors")
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    (folder / "tokenizer.json").unlink(missing_ok=True)
     if model.tokenizer is not None:
         model.tokenizer.save(folder / "tokenizer.json")
 

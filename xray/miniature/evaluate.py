@@ -373,6 +373,12 @@ def attention_part(bench: Bench) -> tuple[list[Row], Any]:
             Row(f"{name}: pointing game", float(g.pointing.sel(whole)), g.words, "%", reach[0]),
             Row(f"{name}: IoU", float(g.iou.sel(whole)), g.words, "", reach[1]),
         ]
+        if role == "thing":
+            finest, name = whole | {"layer": "finest"}, f"{name}, finest layers"
+            rows += [
+                Row(f"{name}: pointing game", float(g.pointing.sel(finest)), g.words, "%"),
+                Row(f"{name}: IoU", float(g.iou.sel(finest)), g.words),
+            ]
     for name, blind in grounding.baselines(scenes, threshold).items():
         g = blind["thing"]
         rows += [

@@ -11,6 +11,7 @@ timesteps, each seen once by the U-Net with the scene's caption.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -106,7 +107,10 @@ def spoken_of(scene: Scene) -> list[SpokenOf]:
 
 
 class Grade(NamedTuple):
-    """How well maps agree with masks, mean over words: (layer, head, timestep), each with "all"."""
+    """How well maps agree with masks, mean over words: (layer, head, timestep), each with "all".
+
+    Among the layers also "finest", the sum of those with the most places.
+    """
 
     pointing: xarray.DataArray
     iou: xarray.DataArray
@@ -184,27 +188,29 @@ def _coords(trace: Trace) -> dict[str, list]:
     spec = trace.specs[sites[0]]  # the miniature has as many heads in every layer
     heads = range(spec.shape[spec.dims.index("head")])
     return {
-        "layer": [*(s.removesuffix(WEIGHTS) for s in sites), "all"],
+        "layer": [*(s.removesuffix(WEIGHTS) for s in sites), "finest", "all"],
         "head": [*map(str, heads), "all"],
         "timestep": [*map(str, trace.timesteps), "all"],
     }
 
 
 def _all_maps(trace: Trace, picture: int, words: Sequence[SpokenOf]) -> np.ndarray:
-    """(word, layer, head, timestep, y, x): each alone, and last along each axis their sum.
+    """(word, layer, head, timestep, y, x): each alone, and last along each axis their sums.
 
     A word map is a plain sum over layers, heads and steps, so the sums need no further calls.
     """
     coords = _coords(trace)
+    sites = cross_layers(trace)
+    places = [math.prod(trace.specs[s].shape[-3:-1]) for s in sites]
+    finest = np.flatnonzero(np.equal(places, max(places)))
     maps = np.zeros((len(words), *(len(c) for c in coords.values()), SIDE, SIDE), np.float32)
-    for i, layer in enumerate(coords["layer"][:-1]):
+    for i, layer in enumerate(coords["layer"][:-2]):
         for head in range(len(coords["head"]) - 1):
             for k, step in enumerate(trace.steps):
                 mapped = _mapped(trace, picture, words, layers=layer, heads=head, steps=step)
                 for w, (_, word_map) in enumerate(mapped):
                     maps[w, i, head, k] = word_map
-    for axis in (1, 2, 3):
-        parts, whole = [slice(None)] * 4, [slice(None)] * 4
-        parts[axis], whole[axis] = slice(-1), -1
-        maps[tuple(whole)] = maps[tuple(parts)].sum(axis=axis)
+    maps[:, -2], maps[:, -1] = maps[:, finest].sum(axis=1), maps[:, :-2].sum(axis=1)
+    maps[:, :, -1] = maps[:, :, :-1].sum(axis=2)
+    maps[:, :, :, -1] = maps[:, :, :, :-1].sum(axis=3)
     return maps
