@@ -3,6 +3,9 @@
 import dataclasses
 import itertools
 import json
+import threading
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 
 import xray
 from xray.checkpoints import save
+from xray.checkpoints.files import sha256
 from xray.miniature import evaluate as module
 from xray.miniature.captions import WORDS, plural, words_of
 from xray.miniature.corpus import described, pictured
@@ -17,11 +21,13 @@ from xray.miniature.evaluate import (
     QUICK,
     Bench,
     Row,
+    add_part,
     autoencoder_part,
     contact_sheet,
     diversity_part,
     follows,
     guidance_part,
+    hearing_part,
     judge_part,
     known_parts,
     main,
@@ -29,6 +35,7 @@ from xray.miniature.evaluate import (
     synonyms_part,
     write_report,
 )
+from xray.miniature.hearing import Heard
 from xray.miniature.judge import main as train_judge
 from xray.miniature.scenes import SIDE, held_out, image, scene
 from xray.miniature.scoring import Seen, truth
@@ -121,6 +128,16 @@ def test_pictures_are_there_to_be_looked_at_with_their_captions(bench):
         assert np.array_equal(axes.images[0].get_array(), image(s))
     texts = [" ".join(text.get_text().split()) for text in figure.texts]
     assert texts[-8:] == [s.caption for s in scenes] and "told" in texts
+
+
+@pytest.mark.parametrize("described", [{}, {"0": 10}])
+def test_captions_are_called_new_only_if_it_was_looked(bench, monkeypatch, described):
+    told = []
+    unseen = SimpleNamespace(savefig=lambda path: None)
+    monkeypatch.setattr(module, "contact_sheet", lambda *given: told.append(given[2]) or unseen)
+    sizes = dataclasses.replace(QUICK, captions=2, described=described)
+    pictures_part(bench(PerfectRenderer(), sizes))
+    assert ("no training scene had them" in told[0]) == bool(described)
 
 
 def test_guidance_must_make_a_difference(bench):
@@ -241,6 +258,9 @@ def test_diversity_is_measured_against_scenes_that_say_the_same(bench):
 # ------------------------------------------------------------------------------------- the report
 
 
+OF = {"model": "mini", "digest": "0" * 64, "judge": "1" * 64, "seed": 0}
+
+
 def test_the_report_has_targets_beside_figures(tmp_path):
     rows = [
         Row("pictures: things", 0.951, 1700, "%", 0.95),
@@ -248,7 +268,7 @@ def test_the_report_has_targets_beside_figures(tmp_path):
         Row("pictures: sizes", 0.5, 10, "%"),
     ]
     parts = {"pictures": {"rows": [dataclasses.asdict(r) for r in rows], "details": None}}
-    report = {"model": "mini", "digest": "0" * 64, "seed": 0, "parts": parts}
+    report = {**OF, "parts": parts}
     text = write_report(tmp_path, report)
     assert "| pictures: things | 95.1 % | ≥ 95.0 % | reached | 1700 |" in text
     assert "| autoencoder: PSNR | 32.96 dB | ≥ 33.00 dB | missed | 1000 |" in text
@@ -258,11 +278,91 @@ def test_the_report_has_targets_beside_figures(tmp_path):
 
 
 def test_parts_are_kept_of_the_same_weights_only(tmp_path):
-    of, parts = {"model": "mini", "digest": "0" * 64, "seed": 0}, {"judge": {"rows": []}}
-    assert known_parts(tmp_path, of) == {}
-    write_report(tmp_path, {**of, "parts": parts})
-    assert known_parts(tmp_path, of) == parts
-    assert known_parts(tmp_path, {**of, "digest": "1" * 64}) == {}
+    parts = {"judge": {"rows": []}}
+    assert known_parts(tmp_path, OF) == {}
+    write_report(tmp_path, {**OF, "parts": parts})
+    assert known_parts(tmp_path, OF) == parts
+    assert known_parts(tmp_path, {**OF, "digest": "1" * 64}) == {}
+
+
+def test_no_part_is_lost_that_two_processes_write_at_once(tmp_path, monkeypatch):
+    pytest.importorskip("fcntl")
+
+    def slowly(*given):
+        found = known_parts(*given)
+        time.sleep(0.3)
+        return found
+
+    monkeypatch.setattr(module, "known_parts", slowly)
+    names = ("judge", "autoencoder", "pictures")
+    threads = [
+        threading.Thread(target=add_part, args=(tmp_path, OF, name, {"rows": []})) for name in names
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert known_parts(tmp_path, OF).keys() == set(names)
+
+
+def test_a_report_that_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
+    write_report(tmp_path, {**OF, "parts": {}})
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    write = Path.write_text
+
+    def full(path, text):
+        write(path, text[:20])
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="no space"):
+        write_report(tmp_path, {**OF, "parts": {"judge": {"rows": []}}})
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_the_report_names_its_judge_whichever_parts_are_made(tmp_path, monkeypatch):
+    judge, out = tmp_path / "judge.safetensors", tmp_path / "out"
+    judge.write_bytes(b"some judge")
+    monkeypatch.setattr(module, "load", lambda name: SimpleNamespace(name=name, digest="0" * 64))
+    monkeypatch.setattr(module, "load_judge", lambda path: path)
+    for part in ("judge", "synonyms"):
+        monkeypatch.setitem(module.PARTS, part, lambda bench: ([], None))
+        main(["--quick", "--judge", str(judge), "--out", str(out), "--parts", part])
+    report = json.loads((out / "evaluation.json").read_text())
+    assert report["judge"] == sha256(judge) and report["parts"].keys() == {"judge", "synonyms"}
+    assert f"judge {sha256(judge)[:12]}" in (out / "evaluation.md").read_text()
+
+    judge.write_bytes(b"another")
+    main(["--quick", "--judge", str(judge), "--out", str(out), "--parts", "synonyms"])
+    report = json.loads((out / "evaluation.json").read_text())
+    assert report["judge"] == sha256(judge) and report["parts"].keys() == {"synonyms"}
+
+
+def test_a_rise_of_one_scene_has_no_error_in_the_table(bench, monkeypatch):
+    found = {"fill": Heard(np.array([0.5, 0.25]), np.array([0.125, np.nan]), 1)}
+    monkeypatch.setattr(module, "heard", lambda *given: found)
+    monkeypatch.setattr(module, "TIMESTEPS", (100.0, 900.0))
+    rows, details = hearing_part(bench(PerfectRenderer()))
+    part = {"rows": [dataclasses.asdict(row) for row in rows], "details": details}
+    text = write_report(bench(PerfectRenderer()).out, {**OF, "parts": {"hearing": part}})
+    assert "| fill | 50.0 ± 12.5 % | 25.0 % |" in text
+    json.loads(json.dumps(details), parse_constant=pytest.fail)  # nan is no JSON
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--captions", "0"], "--captions: 0: it must be a whole number of at least 1"),
+        (["--pictured", "64"], "'64': write SEED=COUNT, such as 0=64"),
+        (["--described", "0=-4"], "'0=-4': write SEED=COUNT, such as 0=64"),
+        (["--pictured", "0=64", "00=32"], "--pictured: seed 0 is given twice"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(tmp_path, options, told, capsys):
+    with pytest.raises(SystemExit):
+        main(["--out", str(tmp_path / "out"), *options])
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
@@ -289,5 +389,5 @@ def test_the_whole_evaluation_of_an_untrained_miniature(tmp_path, tiny):
     assert rows["attention of thing words: IoU"]["figure"] < 0.5
     table = (out / "evaluation.md").read_text()
     assert "| unet/mid/attn.0 |" in table and "timestep 900" in table
-    assert "| colour | " in table and "±" in table
+    assert "| colour | " in table and "±" in table and "all that no thing covers" in table
     assert {p.name for p in out.iterdir()} >= {"pictures.png", "guidance.png", "evaluation.md"}

@@ -1,5 +1,7 @@
 """The judge: it can say everything a scene can be, learns it, and is not fooled by captions."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -103,6 +105,40 @@ def test_its_training_takes_rendered_scenes_and_round_trips(tmp_path):
     train_judge(tmp_path, scenes, pictures, minutes=0.02)
     assert len(load_judge(tmp_path / "judge.safetensors")(pictures)) == 9
     assert (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_round_trips_are_kept_for_the_seed_and_model_that_they_are_of(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr("xray.checkpoints.load", lambda name: SimpleNamespace(digest=name))
+    monkeypatch.setattr(module, "round_trip", lambda _, pictures: made.append(1) or pictures)
+    scenes, path = [scene(k, split="any") for k in range(3)], tmp_path / "round_trips.safetensors"
+    for _ in range(2):
+        pictures = module._round_trips(path, "a", scenes, 0)
+        assert np.array_equal(pictures, [image(s) for s in scenes]) and made == [1]
+    for others, told in (
+        (("a", scenes, 1), "seed 0, not 1: delete it"),
+        (("b", scenes, 0), "weights a, not b: delete it"),
+        (("a", scenes[:2], 0), "scenes 3, not 2: delete it"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            module._round_trips(path, *others)
+    save_file({"pictures": pictures}, path)  # as it was kept before
+    with pytest.raises(ValueError, match="seed|weights|scenes untold"):
+        module._round_trips(path, "a", scenes, 0)
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [("--minutes=0", "--minutes: 0: it must be above 0"), ("--tests=0", "--tests: 0: it must be")],
+)
+def test_numbers_that_cannot_be_are_refused(tmp_path, option, told, capsys):
+    with pytest.raises(SystemExit):
+        module.main(["--out", str(tmp_path), option])
+    assert told in capsys.readouterr().err
+
+
+def test_it_is_as_large_as_it_says():
+    assert f"{build_network().count_params():,} parameters" in build_network.__doc__
 
 
 def test_disturbed_pictures_show_the_same():

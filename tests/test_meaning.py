@@ -1,10 +1,13 @@
 """What captions say, as the questions that the text encoder is taught with."""
 
+import doctest
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xray.miniature import meaning as module
 from xray.miniature.meaning import ANSWERS, ASKED, QUESTIONS, meaning
 from xray.miniature.scenes import scene
 from xray.miniature.scoring import ATTRIBUTES
@@ -73,3 +76,7 @@ def test_everything_that_is_stated_is_an_answer_and_nothing_else(seed):
     background = any(w.role == "background" for w in s.words)
     again = {(role, k) for role, k in of_things if k in placed}  # by its place, too
     assert np.count_nonzero(answers) == len(of_things) + len(again) + background
+
+
+def test_its_example_runs():
+    assert doctest.testmod(module) == (0, 2)

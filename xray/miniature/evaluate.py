@@ -16,21 +16,24 @@ made in several runs (``--parts``):
 - ``attention``: whether words attend to the pixels that they speak of.
 - ``diversity``: whether seeds give different pictures.
 
-Captions are never ones that training had, but for the short one of ``diversity``. Every scene and
-every noise comes from ``--seed``.
+Captions are never ones that training had, but for the short one of ``diversity``; those of
+``--quick`` may be, unless it is given ``--pictured`` and ``--described``. Every scene and every
+noise comes from ``--seed``.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import inspect
 import itertools
 import json
 import math
+import os
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,11 +43,13 @@ from matplotlib.figure import Figure
 
 from xray import fidelity, page
 from xray.checkpoints import load
+from xray.checkpoints.files import sha256
 from xray.generator import Generator
 from xray.miniature import grounding, metrics
 from xray.miniature.corpus import captions_seen, stream_seed
 from xray.miniature.hearing import heard
-from xray.miniature.judge import accuracy, load_judge, round_trip
+from xray.miniature.judge import accuracy, load_judge, round_trip, shipped_judge
+from xray.miniature.numbers import counted
 from xray.miniature.scenes import Scene, caption_pairs, image, scene
 from xray.miniature.scoring import Score, Seen, score, shares, statement
 from xray.sheet import Sheet
@@ -234,7 +239,8 @@ def pictures_part(bench: Bench) -> tuple[list[Row], Any]:
     scenes = bench.scenes(bench.sizes.captions, 3)
     pictures = bench.draw(scenes)
     captions = [s.caption for s in scenes[:36]]
-    told = f"The first captions of the evaluation; no training scene had them · {STEPS} steps"
+    unseen = "; no training scene had them" if bench.trained else ""  # else nobody looked
+    told = f"The first captions of the evaluation{unseen} · {STEPS} steps"
     contact_sheet(pictures, captions, told).savefig(bench.out / "pictures.png")
     scores = scored(pictures, scenes, bench.judge)
     new = bench.scenes(bench.sizes.captions, 4, "held_out")
@@ -350,7 +356,12 @@ def hearing_part(bench: Bench) -> tuple[list[Row], Any]:
         for role, h in found.items()
     ]
     by_role = {
-        role: {"rise": h.rise.tolist(), "error": h.error.tolist()} for role, h in found.items()
+        role: {
+            "rise": h.rise.tolist(),
+            # One scene has no spread, and JSON no nan.
+            "error": [float(e) if math.isfinite(e) else None for e in h.error],
+        }
+        for role, h in found.items()
     }
     return rows, {"timesteps": TIMESTEPS, "by role": by_role}
 
@@ -425,6 +436,29 @@ PARTS: dict[str, Callable[[Bench], tuple[list[Row], Any]]] = {
 # ---------------------------------------------------------------------------------------- report
 
 
+def add_part(out: Path, of: dict[str, Any], part: str, found: dict[str, Any]) -> str:
+    """The report with one more part; returns its Markdown.
+
+    Processes that make parts side by side wait for each other here, so that none is lost.
+    """
+    with _alone(out):
+        return write_report(out, {**of, "parts": {**known_parts(out, of), part: found}})
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """One process at a time in a folder; on Windows, which has no such locks, as many as there are.
+
+    The lock goes with the process that has it, however it ends; its empty file stays.
+    """
+    with (out / ".evaluation.lock").open("w") as file:
+        with contextlib.suppress(ImportError):
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def known_parts(out: Path, of: dict[str, Any]) -> dict[str, Any]:
     """What is written already, perhaps by another run beside; not of other weights or sizes."""
     path = out / "evaluation.json"
@@ -433,11 +467,22 @@ def known_parts(out: Path, of: dict[str, Any]) -> dict[str, Any]:
     return parts if before == of else {}
 
 
+def _write(path: Path, text: str) -> None:
+    """A text file that is there only whole, whoever reads it meanwhile."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        partial.write_text(text)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_report(out: Path, report: dict[str, Any]) -> str:
     """``evaluation.json`` and ``evaluation.md``; returns the Markdown."""
-    (out / "evaluation.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    _write(out / "evaluation.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     lines = [
-        f"Model {report['model']}, weights {report['digest'][:12]}, seed {report['seed']}.",
+        f"Model {report['model']}, weights {report['digest'][:12]}, judge "
+        f"{report['judge'][:12]}, seed {report['seed']}.",
         "",
         "| what | figure | to reach | | n |",
         "|---|---:|---:|---|---:|",
@@ -453,7 +498,7 @@ def write_report(out: Path, report: dict[str, Any]) -> str:
     if details := report["parts"].get("attention", {}).get("details"):
         lines += ["", *_attention_tables(details)]
     text = "\n".join(lines) + "\n"
-    (out / "evaluation.md").write_text(text)
+    _write(out / "evaluation.md", text)
     return text
 
 
@@ -469,17 +514,24 @@ def _hearing_table(details: dict[str, Any]) -> list[str]:
     ]
     for role, found in details["by role"].items():
         pairs = zip(found["rise"], found["error"], strict=True)
-        cells = (f"{100 * rise:.1f} ± {100 * error:.1f} %" for rise, error in pairs)
+        cells = (
+            f"{100 * rise:.1f} %" if error is None else f"{100 * rise:.1f} ± {100 * error:.1f} %"
+            for rise, error in pairs
+        )
         lines.append(f"| {role} | " + " | ".join(cells) + " |")
     return lines
 
 
 def _attention_tables(details: dict[str, Any]) -> list[str]:
-    """Things' words, by layer and timestep and by layer and head: pointing game / IoU."""
+    """Things' words, by layer and timestep and by layer and head: pointing game / IoU; before
+    them, what the rows of background words mean."""
     coords, things = details["coordinates"], details["by role, (layer, head, timestep)"]["thing"]
     points, ious = np.array(things["pointing"]), np.array(things["iou"])
     lines = [
-        f"Words for things: pointing game / IoU above {details['threshold']:.2f} of the range."
+        "Words of backgrounds are graded against all that no thing covers, even those that name a "
+        "part of it, as “grass” or “clouds”.",
+        "",
+        f"Words for things: pointing game / IoU above {details['threshold']:.2f} of the range.",
     ]
     for axis, across, along in ((1, "timestep", "timestep"), (2, "head", "head")):
         p, i = np.take(points, -1, axis), np.take(ious, -1, axis)
@@ -507,7 +559,9 @@ def guidance_figure(curve: dict[float, dict], default: float) -> Figure:
 
 def _seeded(text: str) -> tuple[str, int]:
     """``"0=64"``: how many, of which seed."""
-    seed, count = text.split("=")
+    seed, _, count = text.partition("=")
+    if not (seed.isdecimal() and count.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r}: write SEED=COUNT, such as 0=64")
     return str(int(seed)), int(count)
 
 
@@ -516,7 +570,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", default="mini", help="mini, or a folder that was exported")
     parser.add_argument("--judge", type=Path, help="its weights; by default the shipped ones")
     parser.add_argument("--out", type=Path, required=True, help="folder of the report")
-    parser.add_argument("--captions", type=int, help="of each split")
+    parser.add_argument("--captions", type=counted, help="of each split")
     for name, what in (("pictured", "encoded scenes"), ("described", "captions of the text stage")):
         parser.add_argument(
             f"--{name}",
@@ -529,6 +583,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a smoke run of a minute or two")
     args = parser.parse_args(arguments)
+    for name in ("pictured", "described"):
+        seeds = [seed for seed, _ in getattr(args, name) or ()]
+        if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+            parser.error(f"--{name}: seed {twice[0]} is given twice; its larger count is enough")
 
     given = {
         k: v if k == "captions" else dict(v)
@@ -538,11 +596,14 @@ def main(arguments: list[str] | None = None) -> None:
     sizes = Sizes(**{**asdict(QUICK if args.quick else Sizes()), **given})
     args.out.mkdir(parents=True, exist_ok=True)
     model = load(args.model)
-    judge = load_judge(args.judge) if JUDGED.intersection(args.parts) else None
+    judge_path = args.judge or shipped_judge()
+    judge = load_judge(judge_path) if JUDGED.intersection(args.parts) else None
     bench = Bench(model, judge, sizes, args.out, args.seed)
     of = {
         "model": model.name,
         "digest": model.digest,
+        # Parts that ask no judge, too, or they would be of another report.
+        "judge": sha256(judge_path) if judge_path.is_file() else "none",
         "seed": args.seed,
         "sizes": asdict(sizes),
     }
@@ -551,8 +612,8 @@ def main(arguments: list[str] | None = None) -> None:
         started = time.monotonic()
         rows, details = PARTS[part](bench)
         print(f"{time.monotonic() - started:.0f} s", flush=True)
-        found = {part: {"rows": [asdict(row) for row in rows], "details": details}}
-        text = write_report(args.out, {**of, "parts": {**known_parts(args.out, of), **found}})
+        found = {"rows": [asdict(row) for row in rows], "details": details}
+        text = add_part(args.out, of, part, found)
     print(text)
 
 

@@ -25,7 +25,7 @@ class Heard(NamedTuple):
     rise: np.ndarray
     """(timestep,): 0 if the word makes no difference."""
     error: np.ndarray
-    """(timestep,): standard error of `rise` over scenes."""
+    """(timestep,): standard error of `rise`, from how scenes differ; nan where there is but one."""
     scenes: int
 
 
@@ -61,7 +61,22 @@ def heard(
             continue
         # All scenes again, so that the networks are traced for one size of batch.
         others = errors([c or s.caption for c, s in zip(changed, scenes, strict=True)])
-        rises, usual = (others - own)[:, chosen], own[:, chosen].mean(axis=1)
-        spread = rises.std(axis=1) / np.sqrt(len(chosen))
-        results[role] = Heard(rises.mean(axis=1) / usual, spread / usual, len(chosen))
+        results[role] = Heard(*_ratio((others - own)[:, chosen], own[:, chosen]), len(chosen))
     return results
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means of the first over means of the second, and its standard error: (timestep,) each.
+
+    The error is of the ratio (delta method): what is as large as it should be beside its own
+    denominator adds none, however large both are.
+
+    Args:
+        above, below: (timestep, scene).
+    """
+    count, usual = above.shape[1], below.mean(axis=1)
+    ratio = above.mean(axis=1) / usual
+    if count == 1:
+        return ratio, np.full_like(ratio, np.nan)
+    spread = (above - ratio[:, None] * below).std(axis=1, ddof=1)
+    return ratio, spread / np.sqrt(count) / usual

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xray.miniature.drawing import BACKGROUNDS, COLOURS, THINGS
+from xray.miniature.numbers import above_zero, counted
 from xray.miniature.scenes import FILLS, SIDE, SIZES, Scene, image, scene
 from xray.miniature.scoring import Seen, Thing, score, shares, statement, truth
 from xray.resources import shipped
@@ -83,11 +84,16 @@ class Judge:
         return seen
 
 
+def shipped_judge() -> Path:
+    """The file of the judge that is shipped."""
+    return shipped("weights") / "mini" / "judge.safetensors"
+
+
 def load_judge(path: str | Path | None = None) -> Judge:
     """Open a judge.
 
     Args:
-        path: of its safetensors file; by default the one that is shipped.
+        path: of its safetensors file; by default `shipped_judge`.
 
     Raises:
         ValueError: there is no such file, or it does not hold this network.
@@ -95,7 +101,7 @@ def load_judge(path: str | Path | None = None) -> Judge:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    path = shipped("weights") / "mini" / "judge.safetensors" if path is None else Path(path)
+    path = shipped_judge() if path is None else Path(path)
     if not path.is_file():
         raise ValueError(f"there is no judge at {path}; train one: python -m xray.miniature.judge")
     try:
@@ -127,8 +133,8 @@ def load_judge(path: str | Path | None = None) -> Judge:
 def build_network(seed: int = 0) -> Any:
     """The network: pixels (n, 128, 128, 3) in [-1, 1] → cells and background.
 
-    Three strided convolutions to the cells, three residual blocks at twice their size to see
-    around, and back. About 0.8 M parameters.
+    Three strided convolutions to the cells; a fourth to places twice as large, where two residual
+    blocks see around; back, and a residual block at the cells. 955,452 parameters.
 
     Args:
         seed: of the initial weights.
@@ -276,16 +282,16 @@ def _split(cells: Any) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m xray.miniature.judge", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and curve")
-    parser.add_argument("--minutes", type=float, default=60.0, help="of training, in all")
+    parser.add_argument("--minutes", type=above_zero, default=60.0, help="of training, in all")
     parser.add_argument("--model", default="mini", help="whose autoencoder makes the round trips")
     parser.add_argument("--round-trips", type=int, default=4000, help="0 needs no model")
-    parser.add_argument("--tests", type=int, default=1000, help="pictures of each kind, at the end")
+    parser.add_argument("--tests", type=counted, default=1000, help="pictures of each kind at last")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
 
     scenes = _scenes(args.seed, 5, range(args.round_trips))
-    decoded = _round_trips(args.out / "round_trips.safetensors", args.model, scenes)
+    decoded = _round_trips(args.out / "round_trips.safetensors", args.model, scenes, args.seed)
     train_judge(args.out, scenes, decoded, args.minutes, args.seed)
 
     judge = load_judge(args.out / "judge.safetensors")
@@ -293,7 +299,8 @@ def main(arguments: list[str] | None = None) -> None:
     for name, share in accuracy(judge, _rendered(tests), tests).items():
         print(f"rendered: {name} {share:.2%}")
     if args.round_trips:
-        pictures = _round_trips(args.out / "test_round_trips.safetensors", args.model, tests)
+        path = args.out / "test_round_trips.safetensors"
+        pictures = _round_trips(path, args.model, tests, args.seed)
         for name, share in accuracy(judge, pictures, tests).items():
             print(f"round trips: {name} {share:.2%}")
 
@@ -405,24 +412,35 @@ def _rendered(scenes: Sequence[Scene]) -> np.ndarray:
     return np.stack([image(s) for s in scenes])
 
 
-def _round_trips(path: Path, model: str, scenes: Sequence[Scene]) -> np.ndarray:
-    """Pictures of scenes through the autoencoder, uint8; kept at `path`, since it takes minutes."""
-    from safetensors.numpy import load_file
+def _round_trips(path: Path, model: str, scenes: Sequence[Scene], seed: int) -> np.ndarray:
+    """Pictures of a seed's scenes through the autoencoder, uint8; kept at `path`, since it takes
+    minutes.
 
-    if not scenes:
-        return np.zeros((0, SIDE, SIDE, 3), np.uint8)
-    if path.exists():
-        pictures = load_file(path)["pictures"]
-        if len(pictures) != len(scenes):
-            raise ValueError(f"{path} holds {len(pictures)} pictures, not {len(scenes)}: delete it")
-        return pictures
+    Raises:
+        ValueError: what is kept there is of another seed or model, or of more or fewer scenes.
+    """
+    from safetensors import safe_open
 
     from xray.checkpoints import load
     from xray.checkpoints.files import save_tensors
 
-    pictures = round_trip(load(model), _rendered(scenes))
-    save_tensors({"pictures": pictures}, path)
-    return pictures
+    if not scenes:
+        return np.zeros((0, SIDE, SIDE, 3), np.uint8)
+    autoencoder = load(model)
+    of = {"scenes": str(len(scenes)), "seed": str(seed), "weights": autoencoder.digest}
+    if not path.exists():
+        pictures = round_trip(autoencoder, _rendered(scenes))
+        save_tensors({"pictures": pictures}, path, of)
+        return pictures
+    with safe_open(path, "np") as file:
+        told = file.metadata() or {}
+        for name, wanted in of.items():
+            if (found := told.get(name, "untold")) != wanted:
+                raise ValueError(
+                    f"{path} holds round trips of {name} {found}, not {wanted}: delete it, or "
+                    "choose another --out"
+                )
+        return file.get_tensor("pictures")
 
 
 def round_trip(model: Any, pictures: np.ndarray) -> np.ndarray:

@@ -36,6 +36,7 @@ def meaning(scene: Scene) -> np.ndarray:
         than the place among the question's options.
 
     Example:
+        >>> from xray.miniature.scenes import scene
         >>> [QUESTIONS[q][a - 1] for q, a in enumerate(meaning(scene(20))) if a]
         ['house', 'red', 'small']
     """

@@ -115,8 +115,9 @@ class Rendered:
             the inside of an outlined thing are not painted and do not belong to it.
         background: bool (y, x): what no object covers.
         masks: for the position of each content word among the caption's words, bool (y, x): the
-            pixels it speaks of. Colour, size and fill words speak of their object. Relations
-            have none.
+            pixels it speaks of. Colour, size and fill words speak of their object, words of the
+            background of it as a whole, even those that name a part: "clouds" has the mask that
+            "sky" has, and that of "grass" has the sky above the hill in it. Relations have none.
     """
 
     image: np.ndarray
@@ -368,7 +369,7 @@ def image(scene: Scene, size: int = SIDE) -> np.ndarray:
 
 
 def render(scene: Scene, size: int = SIDE) -> Rendered:
-    """The picture of a scene with the pixels that each content word speaks of.
+    """The picture of a scene with the pixels that each content word speaks of, see `Rendered`.
 
     Args:
         scene: any scene.

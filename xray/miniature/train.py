@@ -4,7 +4,8 @@ Stages, each resumed from its last checkpoint when the command is given again:
 
 1. ``tokenizer``: byte-pair merges from a hundred thousand captions.
 2. ``autoencoder``: 64×64 crops of rendered scenes; squared error and a small KL term.
-3. ``latents``: scenes encoded once, so that the next stage never runs the autoencoder.
+3. ``latents``: scenes encoded once, so that the next stage never runs the autoencoder; saved every
+   few minutes.
 4. ``text``: the text encoder alone, from captions alone: a linear layer on the end token, thrown
    away afterwards, has to tell what the caption says (`xray.miniature.meaning`). Stable
    Diffusion's text encoder knew language before it met a U-Net, too.
@@ -24,7 +25,7 @@ import contextlib
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,9 +46,10 @@ from xray.architecture import (
 from xray.checkpoints.files import save_tensors
 from xray.miniature.corpus import chances, described, pictured, stream_seed
 from xray.miniature.meaning import ANSWERS, meaning
-from xray.miniature.scenes import image, scene
+from xray.miniature.numbers import above_zero, counted
+from xray.miniature.scenes import Scene, image, scene
 from xray.miniature.sizes import MERGES, MINI, TEXT_LENGTH
-from xray.miniature.training import Report, assign, averages, fit
+from xray.miniature.training import CHECKPOINT, Report, assign, averages, fit, progress
 from xray.networks import set_numerics, variables
 from xray.samplers import NoiseSchedule
 from xray.taps import Tap
@@ -60,6 +62,9 @@ TIMESTEPS = (0, 0.12, 0.47, 0.82, 1), (0, 200, 600, 800, 1000)
 # Of the end token's questions in the loss of diffusion.
 ASKED_SHARE = 0.05
 TIMED = ("autoencoder", "text", "diffusion")
+PART = 20_000  # scenes that are encoded between two savings: three minutes or so
+_LATENTS = "latents.safetensors"
+_CAPTIONS = "tokenizer_captions.txt"  # how many the tokenizer is of
 
 
 @dataclass(frozen=True)
@@ -96,12 +101,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m xray.miniature.train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and curves")
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
-    parser.add_argument("--minutes", type=float, help="budget of the stage named by --stage")
-    parser.add_argument("--scenes", type=int, help="scenes to encode in the latents stage")
+    parser.add_argument("--minutes", type=above_zero, help="budget of the stage named by --stage")
+    parser.add_argument("--scenes", type=counted, help="scenes to encode in the latents stage")
     parser.add_argument("--start", type=Path, help="begin from this model, such as weights/mini")
     parser.add_argument(
         "--learning-rate",
-        type=float,
+        type=above_zero,
         help=f"the highest, {Budget.learning_rate:g} by default; half of it after a long --start",
     )
     parser.add_argument("--seed", type=int, default=0)
@@ -116,8 +121,6 @@ def main(arguments: list[str] | None = None) -> None:
     if args.scenes is not None:
         budget = replace(budget, scenes=args.scenes)
     if args.learning_rate is not None:
-        if not args.learning_rate > 0:
-            parser.error(f"--learning-rate {args.learning_rate:g}: it must be above 0")
         budget = replace(budget, learning_rate=args.learning_rate)
     if args.start is not None:
         if not (args.start / "weights.safetensors").is_file():
@@ -145,12 +148,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 def make_tokenizer(out: Path, budget: Budget, seed: int) -> None:
     """Stage 1: the byte-pair vocabulary, from captions of every split (words, not pictures)."""
-    path = out / "tokenizer.json"
+    path, count = out / "tokenizer.json", out / _CAPTIONS
     if path.exists():
+        _tokenizer(out, budget)
         return
     if budget.start:  # its embeddings belong to its vocabulary
+        count.unlink(missing_ok=True)
         shutil.copy(budget.start / "tokenizer.json", path)
         return
+    count.write_text(f"{budget.captions}\n")
     captions = [scene(stream_seed(seed, 0, i), split="any").caption for i in range(budget.captions)]
     Tokenizer(train_merges(captions, MERGES), length=TEXT_LENGTH).save(path)
     print(f"tokenizer: {budget.captions} captions, {MERGES} merges")
@@ -158,6 +164,9 @@ def make_tokenizer(out: Path, budget: Budget, seed: int) -> None:
 
 def train_autoencoder(out: Path, budget: Budget, seed: int) -> None:
     """Stage 2: encoder and decoder on 64×64 crops."""
+    folder = out / "autoencoder"
+    if (out / _LATENTS).exists() and (folder / CHECKPOINT).exists():
+        _refuse_more(folder, budget.autoencoder_minutes)
     encoder, decoder = build_encoder(MINI), build_decoder(MINI)
     set_numerics("reference", encoder, decoder)
     net = {**variables("encoder", encoder), **variables("decoder", decoder)}
@@ -174,7 +183,7 @@ def train_autoencoder(out: Path, budget: Budget, seed: int) -> None:
 
     def batches(start: int) -> Iterator[tuple[np.ndarray, ...]]:
         n = budget.autoencoder_batch
-        for step in _count(start):
+        for step in itertools.count(start):
             random = np.random.default_rng([seed, 1, step])
             crops = []
             for i in range(n // 2):  # two crops of each picture
@@ -184,53 +193,60 @@ def train_autoencoder(out: Path, budget: Budget, seed: int) -> None:
             pixels = np.stack(crops).astype(np.float32) / 127.5 - 1.0
             yield pixels, random.standard_normal((n, 8, 8, 4)).astype(np.float32)
 
-    _fit(out / "autoencoder", net, loss, batches, budget)
+    _fit(folder, net, loss, batches, budget)
 
 
 def encode_scenes(out: Path, budget: Budget, seed: int) -> None:
-    """Stage 3: latents (float16, unit variance), token ids and `meaning` of the training scenes.
+    """Stage 3: latents (float16), token ids and `meaning` of the training scenes.
 
-    Given again with more scenes, it adds those that are not there yet, of the seed that the first
-    ones are of.
+    Given again, with more scenes or after it was stopped, it adds those that are not there yet, of
+    the seed that the first ones are of. The latents of the first `PART` have unit variance.
     """
-    path = out / "latents.safetensors"
-    known, scaling = None, None
-    if path.exists():
-        known = load_file(path)
-        if len(known["latents"]) >= budget.scenes:
-            return
-        scaling, seed = _encoded_with(path)
+    path = out / _LATENTS
+    known, told = (load_file(path), _encoded(out)) if path.exists() else (None, None)
+    begun = len(known["latents"]) if known else 0
+    if begun >= budget.scenes:
+        return
+    encode = _encoder(out, _tokenizer(out, budget))
+    report = Report("latents", None)
+    stream = pictured(told.seed if told else seed, begun)
+    for start in range(begun, budget.scenes, PART):
+        part = itertools.islice(stream, min(PART, budget.scenes - start))
+        batches, done = [], start
+        while chosen := list(itertools.islice(part, 32)):
+            batches.append(encode(chosen))
+            done += len(chosen)
+            report(done, 0.0, (done - begun) / (budget.scenes - begun))
+        new = {k: np.concatenate([batch[k] for batch in batches]) for k in batches[0]}
+        if told is None:
+            samples = progress(out / "autoencoder")["samples"]
+            told = _Encoded(1.0 / float(new["latents"].std()), seed, samples)
+        new["latents"] = (new["latents"] * told.scaling_factor).astype(np.float16)
+        known = {k: np.concatenate([known[k], v]) for k, v in new.items()} if known else new
+        save_tensors(known, path, told.metadata())
+
+
+def _encoder(out: Path, tokenizer: Tokenizer) -> Callable[[Sequence[Scene]], dict[str, np.ndarray]]:
+    """Scenes → what diffusion is trained on, latents not scaled yet."""
     encoder = build_encoder(MINI)
     set_numerics("reference", encoder)
-    assign(variables("encoder", encoder), averages(out / "autoencoder"))
-    tokenizer = Tokenizer.load(out / "tokenizer.json")
+    assign(variables("encoder", encoder), _averages(out, "autoencoder"))
     run = tf.function(lambda x: forward.encoder(encoder, x, Tap()), autograph=False)
 
-    done = len(known["latents"]) if known else 0
-    stream = itertools.islice(pictured(seed, done), budget.scenes - done)
-    latents = np.empty((budget.scenes - done, 16, 16, 4), np.float32)
-    ids = np.empty((budget.scenes - done, TEXT_LENGTH), np.int16)
-    truth = np.empty((budget.scenes - done, len(ANSWERS)), np.int16)
-    report = Report("latents", None)
-    for start in range(0, len(latents), 32):
-        chosen = list(itertools.islice(stream, 32))
-        pixels = np.stack([image(s) for s in chosen]).astype(np.float32) / 127.5 - 1.0
-        latents[start : start + len(chosen)] = run(pixels)
-        ids[start : start + len(chosen)] = [tokenizer.ids(s.caption) for s in chosen]
-        truth[start : start + len(chosen)] = [meaning(s) for s in chosen]
-        report(start + len(chosen), 0.0, (start + len(chosen)) / len(latents))
-    scaling = scaling or 1.0 / float(latents.std())
-    new = {"latents": (latents * scaling).astype(np.float16), "ids": ids, "truth": truth}
-    save_tensors(
-        {k: np.concatenate([known[k], v]) for k, v in new.items()} if known else new,
-        path,
-        metadata={"scaling_factor": repr(scaling), "seed": str(seed)},
-    )
+    def encode(scenes: Sequence[Scene]) -> dict[str, np.ndarray]:
+        pixels = np.stack([image(s) for s in scenes]).astype(np.float32) / 127.5 - 1.0
+        return {
+            "latents": run(pixels).numpy(),
+            "ids": np.array([tokenizer.ids(s.caption) for s in scenes], np.int16),
+            "truth": np.array([meaning(s) for s in scenes], np.int16),
+        }
+
+    return encode
 
 
 def train_text(out: Path, budget: Budget, seed: int) -> None:
     """Stage 4: the text encoder, to say at its end token what a caption says."""
-    tokenizer = Tokenizer.load(out / "tokenizer.json")
+    tokenizer = _tokenizer(out, budget)
     text = build_text_encoder(replace(MINI, vocab_size=len(tokenizer.vocabulary)))
     set_numerics("reference", text)
     asked = _Asked(end=tokenizer.ids("")[-1])
@@ -242,7 +258,7 @@ def train_text(out: Path, budget: Budget, seed: int) -> None:
 
     def batches(start: int) -> Iterator[tuple[np.ndarray, ...]]:
         n = budget.text_batch
-        for step in _count(start):
+        for step in itertools.count(start):
             scenes = list(itertools.islice(described(seed, step * n), n))
             tokens = np.array([tokenizer.ids(s.caption) for s in scenes], np.int32)
             yield tokens, np.stack([meaning(s) for s in scenes])
@@ -252,7 +268,7 @@ def train_text(out: Path, budget: Budget, seed: int) -> None:
 
 def train_diffusion(out: Path, budget: Budget, seed: int) -> None:
     """Stage 5: text encoder and U-Net."""
-    tokenizer = Tokenizer.load(out / "tokenizer.json")
+    tokenizer, of = _tokenizer(out, budget), _encoded(out)
     arch = replace(MINI, vocab_size=len(tokenizer.vocabulary))
     text, unet = build_text_encoder(arch), build_unet(arch)
     set_numerics("reference", text, unet)
@@ -260,12 +276,12 @@ def train_diffusion(out: Path, budget: Budget, seed: int) -> None:
     drawing = {**variables("text", text), **variables("unet", unet)}
     net = {**drawing, **asked.variables}
     _begin(drawing, budget)
-    if (out / "text").exists():
-        assign({**variables("text", text), **asked.variables}, averages(out / "text"))
-    data = load_file(out / "latents.safetensors")
+    if (out / "text" / CHECKPOINT).exists():  # not so if it was stopped before its first
+        assign({**variables("text", text), **asked.variables}, _averages(out, "text"))
+    data = load_file(out / _LATENTS)
     latents, ids, truth = data["latents"], data["ids"], data["truth"]
     alphas_cumprod = NoiseSchedule().alphas_cumprod.astype(np.float32)
-    upto = np.cumsum(chances(len(latents), _encoded_with(out / "latents.safetensors").seed))[:-1]
+    upto = np.cumsum(chances(len(latents), of.seed))[:-1]
     embeddings = np.stack([forward.timestep_embedding(t, arch.widths[0]) for t in range(1000)])
     empty = tokenizer.ids("")
 
@@ -282,7 +298,7 @@ def train_diffusion(out: Path, budget: Budget, seed: int) -> None:
 
     def batches(start: int) -> Iterator[tuple[np.ndarray, ...]]:
         n = budget.diffusion_batch
-        for step in _count(start):
+        for step in itertools.count(start):
             random = np.random.default_rng([seed, 3, step])
             chosen = np.searchsorted(upto, random.random(n))
             # Stratified timesteps: each batch covers the whole schedule.
@@ -303,8 +319,8 @@ def export(out: Path, budget: Budget, seed: int) -> None:
     from xray.generator import Generator
     from xray.tensor import fit_rgb_matrix
 
-    tokenizer = Tokenizer.load(out / "tokenizer.json")
-    scaling_factor = _encoded_with(out / "latents.safetensors").scaling_factor
+    tokenizer = _tokenizer(out, budget)
+    scaling_factor = _encoded(out).scaling_factor
     arch = replace(MINI, vocab_size=len(tokenizer.vocabulary), scaling_factor=scaling_factor)
     networks = {
         "text": build_text_encoder(arch),
@@ -312,7 +328,7 @@ def export(out: Path, budget: Budget, seed: int) -> None:
         "encoder": build_encoder(arch),
         "decoder": build_decoder(arch),
     }
-    values = {**averages(out / "autoencoder"), **averages(out / "diffusion")}
+    values = {**_averages(out, "autoencoder"), **_averages(out, "diffusion")}
     for name, net in networks.items():
         assign(variables(name, net), values)
     model = Generator("mini", arch, tokenizer, **networks, digest="")
@@ -377,21 +393,89 @@ def _begin(net: dict[str, Any], budget: Budget) -> None:
         assign(net, load_file(budget.start / "weights.safetensors"))
 
 
+# ------------------------------------------------------------------------ what earlier stages made
+
+
 class _Encoded(NamedTuple):
+    """What latents tell of themselves."""
+
     scaling_factor: float
     seed: int
+    autoencoder: int | None
+    """Samples that it had been trained on; None in files that do not tell."""
+
+    def metadata(self) -> dict[str, str]:
+        return {name: repr(v) for name, v in self._asdict().items() if v is not None}
 
 
-def _encoded_with(latents: Path) -> _Encoded:
-    with safe_open(latents, "np") as file:
+def _encoded(out: Path) -> _Encoded:
+    """What the latents of a run tell of themselves.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: they are of another autoencoder than the one that is there.
+    """
+    path, folder = _made(out / _LATENTS, "latents"), out / "autoencoder"
+    with safe_open(path, "np") as file:
         told = file.metadata()
-    return _Encoded(float(told["scaling_factor"]), int(told["seed"]))
+    samples = int(told["autoencoder"]) if "autoencoder" in told else None
+    if samples is not None and (folder / CHECKPOINT).exists():
+        now = progress(folder)["samples"]
+        if now != samples:
+            raise ValueError(
+                f"{path} was made by an autoencoder of {samples:,} samples; that in {folder} has "
+                f"{now:,}. Delete {path}, and {out / 'diffusion'} if it learned from it, and run "
+                "--stage latents"
+            )
+    return _Encoded(float(told["scaling_factor"]), int(told["seed"]), samples)
 
 
-def _count(start: int) -> Iterator[int]:
-    while True:
-        yield start
-        start += 1
+def _refuse_more(folder: Path, minutes: float) -> None:
+    """Refuse to train an autoencoder further that latents are of.
+
+    Raises:
+        ValueError: it has not been trained for all these minutes yet.
+    """
+    done, out = progress(folder)["seconds"] / 60.0, folder.parent
+    if done < minutes:
+        raise ValueError(
+            f"{out / _LATENTS} was made by {folder} as it is after {done:g} of {minutes:g} "
+            f"minutes. To train it further, delete {out / _LATENTS}, and {out / 'diffusion'} if "
+            "it learned from it"
+        )
+
+
+def _tokenizer(out: Path, budget: Budget) -> Tokenizer:
+    """The tokenizer of a run.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is that of a run with ``--quick``, and this one is not, or the other way
+            round. All later stages build on it, so the folder cannot be shared.
+    """
+    path, count = _made(out / "tokenizer.json", "tokenizer"), out / _CAPTIONS
+    captions = int(count.read_text()) if count.exists() else budget.captions
+    if captions != budget.captions:
+        raise ValueError(
+            f"{path} is of {captions:,} captions, and this run's would be of "
+            f"{budget.captions:,}: a run with --quick and one without need an --out each"
+        )
+    return Tokenizer.load(path)
+
+
+def _averages(out: Path, stage: str) -> dict[str, np.ndarray]:
+    return averages(_made(out / stage / CHECKPOINT, stage).parent)
+
+
+def _made(path: Path, stage: str) -> Path:
+    """The path of what a stage makes.
+
+    Raises:
+        FileNotFoundError: it is not there yet.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}; run --stage {stage} first")
+    return path
 
 
 if __name__ == "__main__":

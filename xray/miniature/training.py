@@ -59,7 +59,7 @@ def fit(
         done = progress(folder)
         for name, value in load_file(checkpoint).items():
             kept[name].assign(value)
-        _forget_after(curve, done["samples"])
+    _forget_after(curve, done["samples"])
 
     @tf.function(autograph=False)
     def step(decay: Any, *batch: Any) -> Any:
@@ -150,10 +150,12 @@ def progress(folder: Path) -> dict[str, float]:
 
 
 def _forget_after(curve: Path, samples: int) -> None:
-    """Cut what a loss curve has of steps that no checkpoint has."""
+    """Cut what a loss curve has of steps that no checkpoint has; an empty one cannot be drawn."""
     rows = curve.read_text().splitlines(keepends=True) if curve.exists() else []
     kept = [row for row in rows if int(row.split(",")[0]) <= samples]
-    if len(kept) < len(rows):
+    if not kept:
+        curve.unlink(missing_ok=True)
+    elif len(kept) < len(rows):
         curve.write_text("".join(kept))
 
 
