@@ -567,6 +567,21 @@ def test_version_2_must_be_told_what_it_predicts(published):
     assert "unet/mid/attn.0/out" in sites_of(outline(path))  # which do not depend on it
 
 
+def test_a_file_of_version_2_becomes_a_folder_that_says_what_it_predicts(published, tmp_path):
+    path, arch, weights, networks = published
+    if not arch.linear_projections:
+        pytest.skip("1.x predicts the noise")
+    asked = ["export", str(path), str(tmp_path / "out"), "--format", "xray"]
+    assert "--prediction epsilon (or v)" in CliRunner().invoke(cli.app, asked).stderr
+    assert "'x' is not epsilon" in CliRunner().invoke(cli.app, [*asked, "--prediction", "x"]).stderr
+    with into(networks):
+        told = CliRunner().invoke(cli.app, [*asked, "--prediction", "v", "--dtype", "float32"])
+        assert told.exit_code == 0, told.output
+        loaded = xray.load(tmp_path / "out")
+    assert loaded.architecture.prediction == "v"
+    assert_same_weights(weights_of(loaded), weights)
+
+
 def test_version_2_has_all_its_layers_whether_or_not_openclips_last_is_there(published, tmp_path):
     path, arch, weights, networks = published
     if not arch.linear_projections:

@@ -284,6 +284,9 @@ def export(
         str, typer.Option("--format", help="diffusers, or xray: what this program saves itself.")
     ] = "diffusers",
     dtype: Annotated[str, typer.Option(help="Of the weights: float32 or float16.")] = "float32",
+    prediction: Annotated[
+        str | None, typer.Option(help="Of a single file of 2.x, which does not say: epsilon or v.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model there.")] = False,
 ) -> None:
     """Write a model for other programs, such as diffusers.
@@ -293,12 +296,14 @@ def export(
     for option, value, known in (
         ("--format", form, ("diffusers", "xray")),
         ("--dtype", dtype, ("float32", "float16")),
+        ("--prediction", prediction, (None, "epsilon", "v")),
     ):
         if value not in known:
-            raise ValueError(f"{option} {value!r} is not {' or '.join(known)}")
+            raise ValueError(f"{option} {value!r} is not {' or '.join(filter(None, known))}")
     with output_folder("export", folder, overwrite=overwrite):
         start_tensorflow()
-        generator = xray.load(model, memory="fast")  # what is written is all in memory
+        # What is written is all in memory.
+        generator = xray.load(model, memory="fast", prediction=prediction)
         from xray.checkpoints import export_diffusers, save
 
         if form == "diffusers":

@@ -94,7 +94,8 @@ def open_file(
     if version_2 and prediction is None:
         raise ValueError(
             f"{path} is of version 2.x, and does not say what the U-Net predicts: give "
-            "prediction='epsilon' for a 512-base model, prediction='v' for a 768-v model"
+            "prediction='epsilon' for a 512-base model, prediction='v' for a 768-v model; or write "
+            "it as a folder, which says: xray export FILE DIR --prediction epsilon (or v)"
         )
     prediction = prediction or "epsilon"
     size = 768 if version_2 and prediction == "v" else 512
