@@ -64,7 +64,20 @@ def model(tiny, tokenizer):
 
 
 @pytest.fixture(scope="session")
-def xla_model(tiny, tokenizer):
-    import xray
+def spare(tiny):
+    """Networks of the tiny model, for `loading.into`."""
+    import numpy as np
 
-    return xray.load(tiny, weights=None, tokenizer=tokenizer, jit=True)
+    from xray.checkpoints import building
+
+    return building.build(tiny, lambda shape: np.zeros(shape, np.float32))
+
+
+@pytest.fixture(scope="session")
+def saved(model, tmp_path_factory):
+    """The tiny model's folder, which no test may change."""
+    from xray.checkpoints import save
+
+    folder = tmp_path_factory.mktemp("saved") / "tiny"
+    save(model, folder, dtype="float32")
+    return folder

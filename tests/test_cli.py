@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 import xray
 from xray import checkpoints, cli
-from xray.checkpoints import save
 from xray.recorder import StoreRecorder
 from xray.resources import shipped
 
@@ -192,9 +191,8 @@ def test_diff_says_what_only_one_of_them_has(path, tmp_path):
 # --- sites ---------------------------------------------------------------------------------
 
 
-def test_sites_lists_shape_and_size_of_what_would_be_recorded(model, tmp_path):
-    save(model, tmp_path)
-    told = run("sites", tmp_path, "unet/down.0/attn.0/cross/*", "--width", 128)
+def test_sites_lists_shape_and_size_of_what_would_be_recorded(saved):
+    told = run("sites", saved, "unet/down.0/attn.0/cross/*", "--width", 128)
     assert told.exit_code == 0
     lines = rows(told.stdout)
     weights = lines["unet/down.0/attn.0/cross/weights"]

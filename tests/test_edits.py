@@ -506,9 +506,7 @@ def test_what_is_no_tensor_is_refused_by_name(model, site):
         (VALUE, edits.scale_heads, {"heads": 2, "factor": 0.0}, "head 2; there are 0 … 1"),
     ],
 )
-@pytest.mark.parametrize("jit", [False, True], ids=["graph", "XLA"])
-def test_a_position_that_is_not_there_is_refused(request, site, fn, params, said, jit):
-    model = request.getfixturevalue("xla_model" if jit else "model")
+def test_a_position_that_is_not_there_is_refused(model, site, fn, params, said):
     named = "unet/down.0/attn.0/cross/value" if site == VALUE else site
     with pytest.raises(EditError, match=f"'{fn.__name__}' at {named} names {said}"):
         model.plan(PROMPT, edit=edit(site, fn, **params))
@@ -539,20 +537,6 @@ def test_an_edit_of_a_part_alone_is_on_or_refused(model, asked):
             model.decoder.record("decoder/out", latent, edit=[zero])
     else:
         assert not model.decoder.record("decoder/out", latent, edit=zero)[0].any()
-
-
-# --- under XLA -----------------------------------------------------------------------------
-
-
-def test_under_xla_an_edit_compiles_once_and_does_the_same(xla_model):
-    plain = run(xla_model, record=[])
-    one = run(xla_model, edit(SKIP, edits.scale, factor=1.0), record=[])
-    assert same(one, plain, "sampler/out", "image")
-    before = xla_model.unet.traces
-    none = run(xla_model, edit(SKIP, edits.scale, factor=0.0), record=[])
-    late = run(xla_model, edit(SKIP, edits.scale, factor=0.0, steps=[2], branch="cond"), record=[])
-    assert xla_model.unet.traces == before
-    assert not same(none, plain, "image") and not same(late, none, "sampler/out")
 
 
 def test_the_public_name_is_the_same_module():

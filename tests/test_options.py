@@ -11,7 +11,6 @@ import running
 from typer.main import get_command
 from typer.testing import CliRunner
 
-import xray
 from xray.experiment import Experiment
 from xray.resources import shipped
 
@@ -118,10 +117,13 @@ def test_results_are_not_lost_to_a_run_that_is_refused_for_them(refused, tmp_pat
         assert "not empty" in refused(name, "--out", tmp_path)
 
 
-def test_a_model_without_a_vocabulary_is_refused_for_what_reads_prompts(refused, tiny):
+def test_a_model_without_a_vocabulary_is_refused_for_what_reads_prompts(
+    refused, model, monkeypatch
+):
     from xray.checkpoints import save
 
-    save(xray.load(tiny, weights=None), "silent")
+    monkeypatch.setattr(model, "tokenizer", None)
+    save(model, "silent")
     for name in ("denoising_steps", "tokenizer"):
         assert "silent comes without a vocabulary" in refused(name, "--model", "silent")
 

@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 
 import xray
 from xray import program, script
-from xray.checkpoints import save
 from xray.experiment import Experiment
 from xray.resources import shipped
 from xray.stats import format_bytes
@@ -29,13 +28,6 @@ FIGURES = ["special_tokens.png", "statistics.png", "timeline.png", "word_maps.pn
 
 def run(*arguments):
     return CliRunner().invoke(APP, [str(argument) for argument in arguments])
-
-
-@pytest.fixture(scope="module")
-def saved(model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    save(model, folder)
-    return folder
 
 
 @pytest.fixture
