@@ -16,11 +16,16 @@ os.environ["HF_HUB_CACHE"] = os.path.join(_CACHES.name, "huggingface", "hub")
 import matplotlib  # noqa: E402
 
 matplotlib.use("agg")
+# Drawing takes as long as there are dots, of which no test but those of a figure's size looks at
+# one: they ask for "figure", the page's own.
+matplotlib.rcParams["savefig.dpi"] = 40
 
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
+# A busy machine is no failure; .ci/run asks for more examples.
+examples = int(os.environ.get("XRAY_TEST_EXAMPLES", "40"))
+settings.register_profile("unhurried", deadline=None, max_examples=examples)
 settings.load_profile("unhurried")
 
 CAPTIONS = ["a red star above a blue moon", "a big green fish", "a red star and a red heart"]
@@ -61,6 +66,14 @@ def model(tiny, tokenizer):
     import xray
 
     return xray.load(tiny, weights=None, tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="session")
+def mini():
+    """The miniature that ships, trained."""
+    import xray
+
+    return xray.load("mini", memory="fast")
 
 
 @pytest.fixture(scope="session")
