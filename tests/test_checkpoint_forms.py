@@ -862,6 +862,19 @@ def test_the_command_writes_what_load_opens(folder, model, spare, tmp_path, form
     assert_same_weights(weights_of(loaded), weights_of(model))
 
 
+def test_the_command_replaces_a_model_only_if_asked(folder, spare, copy):
+    asked = ["export", str(folder), str(copy), "--dtype", "float16"]
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    before = weights.read_bytes()
+    refused = CliRunner().invoke(cli.app, asked)
+    assert refused.exit_code == 2 and "--overwrite" in refused.stderr
+    assert weights.read_bytes() == before
+    with into(spare):
+        told = CliRunner().invoke(cli.app, [*asked, "--overwrite"])
+    assert told.exit_code == 0, told.output
+    assert {values.dtype for values in load_file(weights).values()} == {np.dtype("float16")}
+
+
 def test_the_command_has_all_weights_in_memory_where_load_would_not(
     folder, spare, tmp_path, monkeypatch
 ):

@@ -351,7 +351,7 @@ def test_an_edit_of_the_noise_that_is_put_back_is_told_the_steps_timestep(model)
         return x
 
     trace = run(model, edit("sampler/added_noise", look), eta=0.5)
-    assert told == list(zip(trace.steps, trace.timesteps, strict=True))[: len(told)] and told
+    assert told == list(zip(trace.steps, trace.timesteps, strict=True))
 
 
 def test_a_function_of_ones_own_works_on_numpy_arrays(model, plain):
@@ -452,17 +452,17 @@ def test_an_edit_of_what_cannot_be_edited_is_refused(model, asked, message):
 
 
 @pytest.mark.parametrize(
-    ("pattern", "asked", "run_with"),
+    ("pattern", "asked", "run_with", "said"),
     [
-        (SKIP, {"branch": "uncond"}, {"guidance": 1}),
-        ("sampler/latent", {"branch": "cond"}, {}),
-        ("sampler/noise_cond", {"branch": "uncond"}, {}),
-        ("decoder/out", {"branch": "cond"}, {}),
-        (SKIP, {"steps": [3, 4]}, {}),
+        (SKIP, {"branch": "uncond"}, {"guidance": 1}, "is for branch 'uncond', which"),
+        ("sampler/latent", {"branch": "cond"}, {}, "is for branch 'cond', which"),
+        ("sampler/noise_cond", {"branch": "uncond"}, {}, "is for branch 'uncond', which"),
+        ("decoder/out", {"branch": "cond"}, {}, "is for branch 'cond', which"),
+        (SKIP, {"steps": [3, 4]}, {}, r"is on at steps \[3, 4\], and this run has"),
     ],
 )
-def test_an_edit_that_is_never_on_is_refused(model, pattern, asked, run_with):
-    with pytest.raises(ValueError):
+def test_an_edit_that_is_never_on_is_refused(model, pattern, asked, run_with, said):
+    with pytest.raises(ValueError, match=said):
         run(model, edit(pattern, edits.scale, factor=0.0, **asked), **run_with)
 
 
