@@ -16,11 +16,16 @@ os.environ["HF_HUB_CACHE"] = os.path.join(_CACHES.name, "huggingface", "hub")
 import matplotlib  # noqa: E402
 
 matplotlib.use("agg")
+# Drawing takes as long as there are dots, of which no test but those of a figure's size looks at
+# one: they ask for "figure", the page's own.
+matplotlib.rcParams["savefig.dpi"] = 40
 
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
+# A busy machine is no failure; .ci/run asks for more examples.
+examples = int(os.environ.get("XRAY_TEST_EXAMPLES", "40"))
+settings.register_profile("unhurried", deadline=None, max_examples=examples)
 settings.load_profile("unhurried")
 
 CAPTIONS = ["a red star above a blue moon", "a big green fish", "a red star and a red heart"]
@@ -64,7 +69,28 @@ def model(tiny, tokenizer):
 
 
 @pytest.fixture(scope="session")
-def xla_model(tiny, tokenizer):
+def mini():
+    """The miniature that ships, trained."""
     import xray
 
-    return xray.load(tiny, weights=None, tokenizer=tokenizer, jit=True)
+    return xray.load("mini", memory="fast")
+
+
+@pytest.fixture(scope="session")
+def spare(tiny):
+    """Networks of the tiny model, for `loading.into`."""
+    import numpy as np
+
+    from xray.checkpoints import building
+
+    return building.build(tiny, lambda shape: np.zeros(shape, np.float32))
+
+
+@pytest.fixture(scope="session")
+def saved(model, tmp_path_factory):
+    """The tiny model's folder, which no test may change."""
+    from xray.checkpoints import save
+
+    folder = tmp_path_factory.mktemp("saved") / "tiny"
+    save(model, folder, dtype="float32")
+    return folder

@@ -17,7 +17,7 @@ import synthetic_run
 
 from xray.recorder import StoreRecorder
 
-STEPS = 20
+STEPS = 10
 
 
 def report(text: str) -> None:

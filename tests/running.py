@@ -19,9 +19,21 @@ def app(name: str):
 
 
 def run(monkeypatch, model, name: str, *arguments):
-    """What typing ``python experiments/NAME.py ARGUMENTS`` gives: exit code and output."""
+    """What typing ``python experiments/NAME.py ARGUMENTS`` gives: exit code and output.
+
+    And, as `headings`, all that each figure says above and beside its axes.
+    """
+    drawn, save = {}, Experiment.save_figures
+
+    def keep(self, figures):
+        drawn.update(figures)
+        return save(self, figures)
+
     monkeypatch.setattr(Experiment, "load", lambda self, which, **asked: model)
-    return CliRunner().invoke(app(name), [str(argument) for argument in arguments])
+    monkeypatch.setattr(Experiment, "save_figures", keep)
+    result = CliRunner().invoke(app(name), [str(argument) for argument in arguments])
+    result.headings = [" ".join(t.get_text() for t in each.texts) for each in drawn.values()]
+    return result
 
 
 def summary(folder: Path) -> dict:

@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from loading import into
 from safetensors.numpy import save_file
 
 import xray
@@ -20,15 +21,8 @@ PROMPT = "a red star above a blue moon"
 
 
 @pytest.fixture(scope="module")
-def folder(model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("own") / "tiny"
-    save(model, folder, dtype="float32")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def loaded(folder):
-    return xray.load(folder)
+def loaded(saved):
+    return xray.load(saved)
 
 
 @pytest.fixture
@@ -180,8 +174,8 @@ def factors(layers, seed=0):
     """Random (down, up) of each layer, as torch has them."""
     random = np.random.default_rng(seed)
     made = {}
-    for key, (_, _, (out, into, *grid)) in layers.items():
-        down = random.standard_normal((RANK, into, *grid), np.float32)
+    for key, (_, _, (out, inner, *grid)) in layers.items():
+        down = random.standard_normal((RANK, inner, *grid), np.float32)
         up = random.standard_normal((out, RANK, *[1] * len(grid)), np.float32)
         made[key] = down, up
     return made
@@ -397,9 +391,10 @@ def test_without_files_the_original_values_are_kept(own, tmp_path, monkeypatch):
     assert same(weights(own), before)
 
 
-def test_files_that_have_changed_are_not_taken_for_the_own_weights(folder, tmp_path, tiny):
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    model = xray.load(copy)
+def test_files_that_have_changed_are_not_taken_for_the_own_weights(saved, spare, tmp_path):
+    copy = shutil.copytree(saved, tmp_path / "copy")
+    with into(spare):
+        model = xray.load(copy)
     adapter = model.load_lora(write(tmp_path / "l.safetensors", LAYERS))
     merged = weights(model)
     path = copy / "weights.safetensors"
@@ -537,8 +532,8 @@ def test_a_scale_that_makes_weights_infinite_is_refused(own, tmp_path, scale):
     assert same(weights(own), before) and not own.adapters
 
 
-def test_what_is_kept_in_half_precision_never_becomes_infinite(folder, tmp_path):
-    half = xray.load(folder, dtype="float16")
+def test_what_is_kept_in_half_precision_never_becomes_infinite(saved, tmp_path):
+    half = xray.load(saved, dtype="float16")
     before = weights(half)
     path = write(tmp_path / "l.safetensors", LAYERS)
     with pytest.raises(ValueError, match="too large for float16: give a smaller scale"):

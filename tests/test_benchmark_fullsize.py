@@ -27,10 +27,8 @@ QUICK = [("import", 0.0, 0), ("load", 0.2, 60_000_000), ("step", 0.4, 0), ("step
 SLOW = [("import", 0.0, 0), ("load", 0.1, 0), *[("step", 0.2, 0)] * 4, ("decode", 0.3, 0)]
 
 
-@pytest.fixture
-def fakes(tmp_path):
-    """Commands of systems that only sleep, and the order in which they were let go on."""
-    log = tmp_path / "log"
+def commands_of(log):
+    """Commands of systems that only sleep; the log has the order in which they were let go on."""
 
     def make(**systems):
         return lambda name: [
@@ -44,9 +42,23 @@ def fakes(tmp_path):
     return make
 
 
-def test_what_each_system_says_is_told_of_it(fakes):
+@pytest.fixture
+def fakes(tmp_path):
+    return commands_of(tmp_path / "log")
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """What was found of two systems that were there at once, in which order, and in what time."""
+    fakes = commands_of(tmp_path_factory.mktemp("together") / "log")
+    start = time.perf_counter()
     commands = fakes(a={"phases": QUICK}, b={"phases": SLOW})
     found = study.measure(commands, ["a", "b"], available=10**12)
+    return found, fakes.log(), time.perf_counter() - start
+
+
+def test_what_each_system_says_is_told_of_it(together):
+    found, _, _ = together
     assert found["a"].turns == [(phase, seconds) for phase, seconds, _ in QUICK]
     assert found["a"].median("step") == 0.1  # the first compiles
     assert found["a"].until_first_step == pytest.approx(0.6)
@@ -56,11 +68,8 @@ def test_what_each_system_says_is_told_of_it(fakes):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at memory in /proc")
-def test_memory_is_that_of_the_system_while_it_works(fakes):
-    start = time.perf_counter()
-    commands = fakes(a={"phases": QUICK}, b={"phases": SLOW})
-    found = study.measure(commands, ["a", "b"], available=10**12)
-    elapsed = time.perf_counter() - start
+def test_memory_is_that_of_the_system_while_it_works(together):
+    found, _, elapsed = together
     assert 60e6 < found["a"].peak < 100e6 and found["b"].peak < 40e6
     assert found["a"].highest_with_files >= found["a"].peak
     # a waits while b loads and works, which is not in its time.
@@ -68,12 +77,10 @@ def test_memory_is_that_of_the_system_while_it_works(fakes):
     assert found["a"].memory[-1][0] < elapsed - slept
 
 
-def test_systems_take_turns_once_all_have_made_a_step(fakes):
-    commands = fakes(a={"phases": QUICK}, b={"phases": SLOW})
-    study.measure(commands, ["a", "b"], available=10**12)
+def test_systems_take_turns_once_all_have_made_a_step(together):
+    _, told, _ = together
     begun = ["aimport", "aload", "bimport", "bload"]
     alternating = ["astep", "bstep", "astep", "bstep", "bstep", "bstep", "bdecode"]
-    told = fakes.log()
     assert [line for line in told if line in begun] == begun
     assert told[len(begun) :] == alternating
 

@@ -13,40 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ldm_layout import as_converted, ldm_state, training_leftovers
+from loading import all_variables, assert_same_weights, into, weights_of
 from safetensors.numpy import load_file, save_file
-from test_checkpoints import weights_of
 from typer.testing import CliRunner
 
 import xray
 from xray import cli, memory
 from xray.architecture import Architecture
 from xray.checkpoints import building, export_diffusers, outline, save
-from xray.networks import variables
 from xray.sitelist import sites_of
 from xray.tokenizer import Tokenizer
 
 PROMPT = "a red star above a moon"
 TOKENS = 538  # of the tests' vocabulary
-
-
-def all_variables(networks):
-    return {k: v for part, net in networks.items() for k, v in variables(part, net).items()}
-
-
-@contextlib.contextmanager
-def into(networks):
-    """Models are loaded into these networks, emptied before, where building takes seconds."""
-    for variable in all_variables(networks).values():
-        variable.assign(np.zeros(variable.shape, np.float32))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(building, "build", lambda *args: networks)
-        yield
-
-
-@pytest.fixture(scope="module")
-def spare(tiny):
-    """Networks of the tiny model, to load into."""
-    return building.build(tiny, lambda shape: np.zeros(shape, np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +39,6 @@ def folder(model, tmp_path_factory):
 @pytest.fixture
 def copy(folder, tmp_path):
     return shutil.copytree(folder, tmp_path / "copy")
-
-
-def assert_same_weights(found, expected):
-    assert found.keys() == expected.keys() and len(found) > 100
-    for key, values in expected.items():
-        np.testing.assert_array_equal(found[key], values, err_msg=key)
 
 
 def rewrite(path, change):
@@ -913,6 +886,19 @@ def test_the_command_writes_what_load_opens(folder, model, spare, tmp_path, form
     with into(spare):
         loaded = xray.load(tmp_path / "out")
     assert_same_weights(weights_of(loaded), weights_of(model))
+
+
+def test_the_command_replaces_a_model_only_if_asked(folder, spare, copy):
+    asked = ["export", str(folder), str(copy), "--dtype", "float16"]
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    before = weights.read_bytes()
+    refused = CliRunner().invoke(cli.app, asked)
+    assert refused.exit_code == 2 and "--overwrite" in refused.stderr
+    assert weights.read_bytes() == before
+    with into(spare):
+        told = CliRunner().invoke(cli.app, [*asked, "--overwrite"])
+    assert told.exit_code == 0, told.output
+    assert {values.dtype for values in load_file(weights).values()} == {np.dtype("float16")}
 
 
 def test_the_command_has_all_weights_in_memory_where_load_would_not(

@@ -10,10 +10,10 @@ import zipfile
 import numpy as np
 import pytest
 from ldm_layout import ldm_state
+from loading import all_variables, assert_same_weights, into, weights_of
 from safetensors.numpy import load_file
 from test_checkpoint_damage import Payload
-from test_checkpoint_forms import LDM_1, all_variables, assert_same_weights, into
-from test_checkpoints import weights_of
+from test_checkpoint_forms import LDM_1
 
 import xray
 from xray.checkpoints import building, export_diffusers
@@ -105,14 +105,13 @@ def test_a_truncated_checkpoint_is_damaged(state, tmp_path):
         xray.load(tmp_path / "model.ckpt")
 
 
-def test_a_diffusers_folder_of_pickles(model, tiny, tmp_path):
+def test_a_diffusers_folder_of_pickles(model, spare, tmp_path):
     export_diffusers(model, tmp_path / "tiny")
     for path in (tmp_path / "tiny").glob("*/*.safetensors"):
         stem = "pytorch_model" if path.stem == "model" else path.stem
         tensors = {name: torch.from_numpy(v) for name, v in load_file(path).items()}
         torch.save(tensors, path.with_name(f"{stem}.bin"))
         path.unlink()
-    spare = building.build(tiny, lambda shape: np.zeros(shape, np.float32))
     with into(spare):
         loaded = xray.load(tmp_path / "tiny")
     assert_same_weights(weights_of(loaded), weights_of(model))

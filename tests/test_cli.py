@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import synthetic_run
+from loading import into
 from typer.testing import CliRunner
 
 import xray
 from xray import checkpoints, cli
-from xray.checkpoints import save
 from xray.recorder import StoreRecorder
 from xray.resources import shipped
 
@@ -151,6 +152,24 @@ def test_show_draws_the_figures_where_it_is_told_and_nowhere_else(model, tmp_pat
     assert {str(p) for p in drawn[1:]} <= set(told.stdout.splitlines())
 
 
+def test_show_draws_again_if_asked_with_a_model_that_decodes(saved, spare, tmp_path):
+    with into(spare):
+        xray.load(saved).generate("a red star", steps=2, store=tmp_path / "run.zarr")
+    asked = ["show", tmp_path / "run.zarr", "--figures", tmp_path / "new"]
+
+    def drawn():
+        return {p.name: p.read_bytes() for p in (tmp_path / "new").iterdir()}
+
+    assert run(*asked).exit_code == 0
+    before = drawn()
+    again = run(*asked)
+    assert again.exit_code == 2 and "--overwrite" in again.stderr and drawn() == before
+    with into(spare):
+        assert run(*asked, "--overwrite", "--model", saved).exit_code == 0
+    assert drawn().keys() == before.keys()
+    assert drawn()["timeline.png"] != before["timeline.png"]  # of decoded estimates
+
+
 # --- diff ----------------------------------------------------------------------------------
 
 
@@ -189,12 +208,27 @@ def test_diff_says_what_only_one_of_them_has(path, tmp_path):
     assert f"only in B: text/out, {WEIGHTS}, unet/up.1/skip.0" in told.stdout
 
 
+def test_diff_says_which_shapes_differ(path, tmp_path):
+    header = synthetic_run.header(5, ["sampler/latent", "image"])
+    wide = dataclasses.replace(header.sites["sampler/latent"], shape=(1, 8, 16, 4))
+    header = dataclasses.replace(header, sites={**header.sites, "sampler/latent": wide})
+    recorder = StoreRecorder(tmp_path / "wide.zarr", header)
+    for step in range(5):
+        recorder.write("sampler/latent", np.ones(wide.shape, np.float32), step)
+        recorder.complete(step)
+    recorder.write("image", synthetic_run.values("image"))
+    recorder.close()
+    told = run("diff", path, tmp_path / "wide.zarr")
+    assert told.exit_code == 1 and "1 of 1 common sites are equal" in told.stdout
+    shapes = "image 1, y 8, x 8, channel 4 and image 1, y 8, x 16, channel 4"
+    assert f"no distance, for the shapes differ: sampler/latent {shapes}" in told.stdout
+
+
 # --- sites ---------------------------------------------------------------------------------
 
 
-def test_sites_lists_shape_and_size_of_what_would_be_recorded(model, tmp_path):
-    save(model, tmp_path)
-    told = run("sites", tmp_path, "unet/down.0/attn.0/cross/*", "--width", 128)
+def test_sites_lists_shape_and_size_of_what_would_be_recorded(saved):
+    told = run("sites", saved, "unet/down.0/attn.0/cross/*", "--width", 128)
     assert told.exit_code == 0
     lines = rows(told.stdout)
     weights = lines["unet/down.0/attn.0/cross/weights"]
@@ -203,10 +237,11 @@ def test_sites_lists_shape_and_size_of_what_would_be_recorded(model, tmp_path):
     assert "5 sites" in told.stdout and "sampler/latent" not in told.stdout
 
 
-def test_sites_says_of_a_model_without_weights_what_it_says_with_them(monkeypatch):
-    without = run("sites", "mini")
-    monkeypatch.setattr(checkpoints, "outline", xray.load)
-    assert without.exit_code == 0 and without.stdout == run("sites", "mini").stdout
+def test_sites_names_the_nearest_where_there_is_no_such(model, monkeypatch):
+    monkeypatch.setattr(checkpoints, "outline", lambda name: model)
+    told = run("sites", "mini", "unet/mid/attn.0/cross/weihgts")
+    assert told.exit_code == 2 and told.stderr.count("\n") == 1
+    assert f"names no site of mini; nearest: {WEIGHTS}" in told.stderr
 
 
 def test_sites_marks_what_records_by_default(model, monkeypatch):

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import xray
 from xray.checkpoints import save
@@ -97,10 +98,13 @@ def by_name(rows):
 
 
 def test_a_perfect_renderer_is_always_right(bench):
-    rows, details = pictures_part(bench(PerfectRenderer()))
+    made = bench(PerfectRenderer())
+    rows, details = pictures_part(made)
     assert {row.figure for row in rows} == {1.0}
     assert all(row.reached for row in rows if row.reach is not None)
     assert details["held_out"]["all right"] == (1.0, 30)
+    shown = np.asarray(Image.open(made.out / "pictures.png").convert("L"))
+    assert np.mean(shown < 250) > 0.1
 
 
 def test_the_right_pictures_of_other_captions_are_wrong():
@@ -118,10 +122,7 @@ def test_each_caption_gets_its_own_picture_across_batches(bench):
     assert np.array_equal(made.draw(scenes), np.stack([image(s) for s in scenes]))
 
 
-def test_pictures_are_there_to_be_looked_at_with_their_captions(bench):
-    made = bench(PerfectRenderer())
-    pictures_part(made)
-    assert (made.out / "pictures.png").stat().st_size > 10_000
+def test_pictures_are_there_to_be_looked_at_with_their_captions():
     scenes = [scene(k) for k in range(8)]
     figure = contact_sheet([image(s) for s in scenes], [s.caption for s in scenes], "told")
     for axes, s in zip(figure.axes, scenes, strict=True):

@@ -119,6 +119,7 @@ this.load("mini", memory="fast")
 """
 
 
+@pytest.mark.slow
 def test_what_load_says_reaches_the_terminal_and_what_tensorflow_says_does_not():
     pty = pytest.importorskip("pty")
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}

@@ -11,7 +11,6 @@ import xarray
 from PIL import Image
 from typer.testing import CliRunner
 
-import xray
 from xray import script
 from xray.experiment import Experiment
 from xray.fidelity import psnr, ssim
@@ -113,8 +112,7 @@ def test_the_close_up_is_where_most_is_lost():
     assert top <= 70 and top + height >= 90 and left <= 150 and left + width >= 170
 
 
-def test_a_whole_run_with_the_miniature(monkeypatch, tmp_path):
-    mini = xray.load("mini")
+def test_a_whole_run_with_the_miniature(monkeypatch, tmp_path, mini):
     monkeypatch.setattr(Experiment, "load", lambda self, name: mini)
     out = tmp_path / "run"
     told = CliRunner().invoke(APP, ["--picture", "scene:20", "--trips", "2", "--out", str(out)])

@@ -16,7 +16,6 @@ from scipy.cluster.hierarchy import is_valid_linkage, leaves_list
 from scipy.spatial.distance import pdist, squareform
 from typer.testing import CliRunner
 
-import xray
 from xray import embeddings, page, prompts, script
 from xray.experiment import Experiment
 from xray.miniature.scenes import caption_pairs
@@ -30,11 +29,6 @@ APP = script.app(runpy.run_path(str(shipped("experiments") / "embedding_similari
 
 def run(*arguments):
     return CliRunner().invoke(APP, [str(argument) for argument in arguments])
-
-
-@pytest.fixture(scope="module")
-def mini():
-    return xray.load("mini")
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +275,7 @@ def test_the_script_writes_what_plain_xarray_and_csv_read(tmp_path):
     assert {each.name for each in (out / "figures").iterdir()} == names
     for each in out.glob("figures/*.png"):
         pixels = np.asarray(Image.open(each).convert("L"))
-        assert pixels.shape[1] == 1500 and 0.02 < np.mean(pixels < 250) < 0.9
+        assert 0.02 < np.mean(pixels < 250) < 0.9
     stored = xarray.open_zarr(out / "data.zarr")
     assert stored["vector"].shape == (5, 16) and stored["pca"].shape == (5, 2)
     assert stored["prompt"].values[:4].tolist() == texts
@@ -307,10 +301,8 @@ def test_the_script_compares_whole_embeddings(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--prompts", "no/such/file.txt"], "neither a set of prompts"),
         (["--prompts", "{tmp}/same.txt"], "reads all 3 prompts of same.txt the same, as 'Cat'"),
         (["--prompts", "{tmp}/two.txt"], "two.txt has 2 prompts; a map needs at least 3"),
-        (["--vector", "mean"], "vector 'mean' is not one of pooled, whole"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(arguments, said, tmp_path):

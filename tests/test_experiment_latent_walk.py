@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import xarray
-from PIL import Image
 from typer.testing import CliRunner
 
 import xray
@@ -271,7 +270,7 @@ def test_a_run_leaves_films_frames_figure_data_and_summary(tmp_path, computed):
     ]  # fmt: skip
     assert sum(computed) == 4
     assert len(list((tmp_path / "frames").glob("*.png"))) == 5
-    assert Image.open(tmp_path / "figures" / "walk.png").width == 1500
+    assert [p.name for p in (tmp_path / "figures").iterdir()] == ["walk.png"]
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["computed"], summary["frames"], summary["noise"]) == (4, 5, "circle")
     assert summary["films"]["film.mp4"] == vars(video.probe(tmp_path / "film.mp4"))
@@ -342,25 +341,3 @@ def test_a_finished_film_is_there_until_the_next_one_is(tmp_path, monkeypatch, m
     assert run(*anew, "--resume").exit_code == 0
     after = {name: (tmp_path / name).read_bytes() for name in names}
     assert all(after[name] != before[name] for name in names)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--noise", "seeds"], "one prompt and one seed are no walk"),
-        (["--noise", "random", "--loop"], "does not come back"),
-        (["--frames", 2], "at least 3 frames, got 2"),
-        (["--prompt", ""], "a prompt is empty"),
-        (["--easing", "bouncy"], "not one of linear, smooth"),
-        (["--inset", "tree"], "no word 'tree' in the prompts"),
-        (["--fps", 60], "fps"),
-        (["--prompt", "a star " * 30], "token"),
-        (["--width", 100], "multiples of 64"),
-    ],
-)
-@pytest.mark.usefixtures("loaded")
-def test_bad_input_is_one_line(arguments, said, tmp_path, computed):
-    base = [] if "--prompt" in arguments else ["--prompt", PROMPTS[0]]
-    result = run(*base, "--out", tmp_path / "film", *arguments)
-    assert result.exit_code == 2 and said in result.stderr
-    assert computed == []

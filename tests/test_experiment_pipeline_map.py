@@ -56,12 +56,6 @@ def test_units_for_reading():
     ]  # fmt: skip
 
 
-def test_time_is_of_every_block_and_of_the_whole(timed):
-    for part in timed.values():
-        assert len(part.block_seconds) == len(part.net.blocks)
-        assert min(part.block_seconds) > 0 and part.seconds > 0
-
-
 def test_the_map_is_to_scale(parts):
     figure = drawn.map_figure(parts, "tiny")
     drawn_blocks = {patch.get_gid(): patch for patch in figure.axes[0].patches}
@@ -104,12 +98,9 @@ def test_costs_has_a_bar_for_each_block(timed, parts):
     assert len(drawn.costs_figure(parts, "tiny").axes) == 3
 
 
-@pytest.mark.parametrize("repeats", [0, 1])
-def test_the_script_writes_the_table_and_the_figures(monkeypatch, tmp_path, model, repeats):
-    size = ["--width", 128, "--height", 64]
-    result = run(
-        monkeypatch, model, "pipeline_map", *size, "--repeats", repeats, "--out", tmp_path / "run"
-    )
+def test_the_script_writes_the_table_and_the_figures(monkeypatch, tmp_path, model):
+    asked = ["--width", 128, "--height", 64, "--repeats", 1, "--out", tmp_path / "run"]
+    result = run(monkeypatch, model, "pipeline_map", *asked)
     assert result.exit_code == 0, result.output
     assert sorted(p.name for p in tmp_path.glob("run/figures/*")) == ["costs.png", "map.png"]
     with (tmp_path / "run" / "blocks.csv").open(encoding="utf-8") as file:
@@ -117,18 +108,18 @@ def test_the_script_writes_the_table_and_the_figures(monkeypatch, tmp_path, mode
     assert rows[0]["part"] == "tokenizer" and rows[0]["output"] == "20"
     blocks = [row for row in rows if row["block"]]
     assert sum(int(row["parameters"]) for row in blocks) == model.parameters
-    assert all(bool(row["seconds"]) == bool(repeats) for row in rows)
+    assert all(float(row["seconds"]) > 0 for row in rows)
     told = summary(tmp_path / "run")
     assert told["parameters"] == model.parameters
     unet = told["parts"]["U-Net"]
     assert unet["multiply_adds"] == sum(
         int(row["multiply_adds"]) for row in blocks if row["part"] == "U-Net"
     )
-    assert ("time, ms" in result.stdout) == bool(repeats)
-    assert "unet/mid/attn.0" in result.stdout
+    assert "time, ms" in result.stdout and "unet/mid/attn.0" in result.stdout
 
 
-def test_no_weights_are_asked_for_and_convolutions_are_by_definition(monkeypatch, tmp_path, model):
+def test_where_nothing_is_timed_no_weights_are_asked_for(monkeypatch, tmp_path, model):
+    """And convolutions are by definition."""
     asked = []
     monkeypatch.setattr(
         Experiment, "load", lambda self, *name, **how: asked.append((*name, how)) or model
@@ -136,17 +127,8 @@ def test_no_weights_are_asked_for_and_convolutions_are_by_definition(monkeypatch
     app = script.app(runpy.run_path(str(shipped("experiments") / "pipeline_map.py"))["main"])
     assert "--download" not in CliRunner().invoke(app, ["--help"]).stdout
     arguments = ["--model", "sd-v1-4", "--repeats", "0", "--out", str(tmp_path / "run")]
-    assert CliRunner().invoke(app, arguments).exit_code == 0
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0 and "time, ms" not in result.stdout
+    with (tmp_path / "run" / "blocks.csv").open(encoding="utf-8") as file:
+        assert {row["seconds"] for row in csv.DictReader(file)} == {""}
     assert asked == [("sd-v1-4", {"weights": None, "exact": True})]
-
-
-def test_bad_sizes_and_models_are_refused(monkeypatch, tmp_path, model):
-    for option, value, said in (
-        ("--width", 100, "multiples of 64"),
-        ("--model", "nowhere", "nowhere"),
-        ("--repeats", -1, "--repeats"),
-    ):
-        out = tmp_path / "run"
-        refused = run(monkeypatch, model, "pipeline_map", option, value, "--out", out)
-        assert refused.exit_code == 2 and said in refused.stderr
-    assert not (tmp_path / "run").exists()

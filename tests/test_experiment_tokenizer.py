@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-import xray
 from xray import embeddings, script
 from xray.experiment import Experiment
 from xray.resources import shipped
@@ -22,11 +21,6 @@ APP = script.app(runpy.run_path(str(shipped("experiments") / "tokenizer.py"))["m
 
 def run(*arguments):
     return CliRunner().invoke(APP, [str(argument) for argument in arguments])
-
-
-@pytest.fixture(scope="module")
-def mini():
-    return xray.load("mini")
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +129,7 @@ def test_the_script_writes_figures_tables_and_a_summary(tmp_path, mini):
     ]
     for path in tmp_path.glob("figures/*.png"):
         pixels = np.asarray(Image.open(path).convert("L"))
-        assert pixels.shape[1] == 1500 and 0.01 < np.mean(pixels < 250) < 0.6
+        assert 0.01 < np.mean(pixels < 250) < 0.6
 
     with (tmp_path / "merges.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -154,22 +148,3 @@ def test_the_script_writes_figures_tables_and_a_summary(tmp_path, mini):
     yardstick = [float(row["angle"]) for row in others if row["kind"] == "another word"]
     assert summary["another_word"] == pytest.approx(np.median(yardstick))
     assert "red" in result.stdout and "bed" in result.stdout
-
-
-@pytest.mark.usefixtures("loaded")
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--word", ""], "'' has 0 bytes"),
-        (["--word", "x" * 60], "has 60 bytes to join; words of 1 … 48"),
-        (["--spelling", "colour"], "'colour' is no WORD=VARIANT"),
-        (["--spelling", "colour="], "'colour=' is no WORD=VARIANT"),
-        (["--phrase", "a word"], "'a word' has no {}"),
-        (["--phrase", "a red star and " * 5 + "{}"], "tokens"),
-    ],
-)
-def test_bad_input_is_one_line_and_leaves_nothing(arguments, said, tmp_path):
-    result = run("--out", tmp_path / "run", *arguments)
-    assert result.exit_code == 2
-    assert result.stderr.startswith("error: ") and said in result.stderr
-    assert result.stderr.count("\n") == 1 and list(tmp_path.iterdir()) == []

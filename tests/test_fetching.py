@@ -400,6 +400,17 @@ def test_list_says_what_there_is_and_what_is_here(models):
     assert " yes " in listed["one"] and " 3 MB " in listed["two"]
 
 
+def test_fetch_takes_the_files_of_a_folder(models, server, tmp_path):
+    there = tmp_path / "there"
+    there.mkdir()
+    for name in ("one.h5", "w.h5"):
+        (there / name).write_bytes(CONTENT)
+    told = run("fetch", "one", "--from", str(there))
+    assert told.exit_code == 0, told.output
+    assert not models["one"].missing and not server.asked
+    assert run("verify", "one").exit_code == 0
+
+
 def test_verify_finds_a_flipped_bit(models):
     assert run("verify").stdout == "nothing has been fetched\n"
     assert run("verify", "one").exit_code == 1

@@ -74,19 +74,6 @@ def test_recording_everything_changes_no_bit(model, plain, whole):
     assert equal(plain, everything, *plain.sites)
 
 
-def test_recording_everything_changes_no_bit_under_xla(xla_model, model):
-    nothing = run(xla_model, record=[])
-    everything = run(xla_model, record=["**"])
-    assert equal(nothing, everything, "sampler/out", "image")
-    # Every latent follows from the one before, so that the last being equal says it of all; those
-    # of the run that records nothing are started from again.
-    for step in everything.steps[1:]:
-        latent = everything.sel("sampler/latent", step=step).values
-        rest = run(xla_model, record=[], latent=latent, start_step=step)
-        assert equal(nothing, rest, "sampler/out", "image")
-    near(everything["sampler/latent"].values, run(model)["sampler/latent"].values, 1e-4)
-
-
 def test_self_attention_averaged_over_keys_is_that_of_the_whole(model, whole):
     asked = observe("unet/**/self/weights", mean="head", pool=2, dtype="float32")
     pooled = run(model, record=[asked])
@@ -820,11 +807,6 @@ def test_another_models_trace_is_refused(model, plain, monkeypatch):
     monkeypatch.setattr(model, "digest", "0123456789abcdef")
     with pytest.raises(ValueError, match="weights random-0.*; this is .* weights 0123456789ab"):
         model.replay(plain)
-
-
-def test_another_mode_is_refused(xla_model, plain):
-    with pytest.raises(ValueError, match="with mode .*False.* and this model has .*True"):
-        xla_model.replay(plain)
 
 
 def test_a_truncated_prompt_is_replayed_as_it_was_cut(model):

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import xray
 from xray.miniature.captions import WORDS, words_of
 from xray.miniature.hearing import _ratio, heard
 from xray.miniature.scenes import INVERSE, reworded, scene
@@ -104,6 +103,6 @@ def test_left_is_exchanged_for_right():
     assert reworded(s, [0], same=False, role="relation") == s.caption.replace("left", "right")
 
 
-def test_what_ships_hears_colours():
-    found = heard(xray.load("mini"), SCENES[:16], (500.0,), seed=0)["colour"]
+def test_what_ships_hears_colours(mini):
+    found = heard(mini, SCENES[:16], (500.0,), seed=0)["colour"]
     assert found.rise[0] > 3 * found.error[0]

@@ -10,14 +10,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import huggingface_hub.constants
-import numpy as np
 import pytest
 from huggingface_hub.utils import close_session, get_session
-from test_checkpoint_forms import assert_same_weights, into
-from test_checkpoints import weights_of
+from loading import assert_same_weights, into, weights_of
 
 import xray
-from xray.checkpoints import building, check_name, export_diffusers, form_of, hub, outline
+from xray.checkpoints import check_name, export_diffusers, form_of, hub, outline
 from xray.checkpoints.fetching import ensure
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -110,11 +108,6 @@ def server(folder, tmp_path, monkeypatch):
     yield server
     server.shutdown()
     server.server_close()
-
-
-@pytest.fixture(scope="module")
-def spare(tiny):
-    return building.build(tiny, lambda shape: np.zeros(shape, np.float32))
 
 
 def test_a_model_of_the_hub_is_fetched_only_if_asked_and_then_is_here(server, model, spare, capsys):

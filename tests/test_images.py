@@ -91,6 +91,7 @@ def test_only_scenes_have_a_caption():
 
 def test_the_result_is_the_callers_own():
     load_image("scene:1", 64, 64)[:] = 0
+    assert load_image("scene:1", 64, 64).any()
 
 
 # --- kinds of files --------------------------------------------------------------------------

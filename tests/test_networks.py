@@ -131,7 +131,8 @@ def test_what_is_read_is_what_was_built(model, part, read):
 # --- KerasCV's own text encoders, much narrower --------------------------------------------
 
 
-@pytest.fixture(params=["TextEncoder", "TextEncoderV2"])
+# The first, as a whole model, also in test_stock_keras_cv.
+@pytest.fixture(params=[pytest.param("TextEncoder", marks=pytest.mark.slow), "TextEncoderV2"])
 def stock_text(request):
     """KerasCV's own class with all its layers, and the widths written into it made smaller."""
     from keras_cv.src.models.stable_diffusion import text_encoder as module

@@ -24,31 +24,30 @@ HEAVY = [
 ]
 
 
-def loaded_by(code):
-    """The modules that Python has loaded after `code`."""
-    code += "\nimport sys, json; print(json.dumps(sorted(sys.modules)))"
+# One after the other in one process, so that each is allowed what the ones before it are.
+STAGES = [
+    ("xray; dir(xray); xray.__version__", [*HEAVY, "numpy"]),
+    ("xray.environment, xray.resources, xray.checkpoints", HEAVY),
+    ("xray.taps, xray.samplers, xray.tokenizer", ["tensorflow", "xarray", "zarr", "matplotlib"]),
+    ("xray.tensor, xray.stats, xray.pictures", ["tensorflow", "zarr", "matplotlib"]),
+    ("xray.trace, xray.recorder, xray.store", ["tensorflow", "matplotlib"]),
+    ("xray.plots", ["tensorflow", "matplotlib.pyplot"]),
+]
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """The modules that Python has loaded after each stage."""
+    told = "print(json.dumps(sorted(sys.modules)))"
+    code = "\n".join(["import sys, json", *(f"import {stage}\n{told}" for stage, _ in STAGES)])
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert not result.returncode, result.stderr
-    return set(json.loads(result.stdout.splitlines()[-1]))
+    return [set(json.loads(line)) for line in result.stdout.splitlines()]
 
 
-def test_importing_it_imports_nothing_heavy():
-    loaded = loaded_by("import xray; dir(xray); xray.__version__")
-    assert not loaded & {*HEAVY, "numpy"}
-
-
-@pytest.mark.parametrize(
-    ("modules", "absent"),
-    [
-        ("taps samplers tokenizer", ["tensorflow", "xarray", "zarr", "matplotlib"]),
-        ("tensor stats pictures", ["tensorflow", "zarr", "matplotlib"]),
-        ("trace recorder store", ["tensorflow", "matplotlib"]),
-        ("environment resources checkpoints", HEAVY),
-    ],
-)
-def test_modules_import_only_what_they_stand_on(modules, absent):
-    loaded = loaded_by("\n".join(f"import xray.{module}" for module in modules.split()))
-    assert not loaded & set(absent)
+@pytest.mark.parametrize("stage", range(len(STAGES)), ids=[modules for modules, _ in STAGES])
+def test_modules_import_only_what_they_stand_on(loaded, stage):
+    assert "xray" in loaded[stage] and not loaded[stage] & set(STAGES[stage][1])
 
 
 @pytest.mark.parametrize("name", xray.__all__)

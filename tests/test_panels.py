@@ -21,7 +21,7 @@ def noise(*shape, seed=0):
 
 def drawn(figure):
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format="png", dpi="figure")
     return np.asarray(Image.open(buffer).convert("RGB"))
 
 

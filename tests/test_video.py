@@ -212,6 +212,16 @@ def test_reading_takes_one_frame_at_a_time(tmp_path):
     frames.close()
 
 
+def test_what_comes_before_the_damage_is_read(tmp_path):
+    video.write_mp4(tmp_path / "a.mp4", moving(30), fps=12)
+    content = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "a.mp4").write_bytes(content[:-300])  # its last frames
+    frames = video.read(tmp_path / "a.mp4")
+    assert next(frames).shape == (48, 64, 3)
+    with pytest.raises(ValueError, match="cannot be read as a film"):
+        list(frames)
+
+
 # --- what is refused, and what is left -----------------------------------------------------
 
 

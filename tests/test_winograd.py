@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loading import into
 from test_attention import ancestors
 
 import xray
@@ -78,11 +79,13 @@ def test_where_it_does_not_pay_it_is_plain_convolution_to_the_bit(
     np.testing.assert_array_equal(found, plain)
 
 
-def test_what_a_model_computes_by_stands_in_its_mode(tiny, model, xla_model):
+def test_what_a_model_computes_by_stands_in_its_mode(tiny, model, spare):
     assert model.mode == {"jit": False, "exact": False}
-    assert xla_model.mode == {"jit": True, "exact": False}
-    exact = xray.load(tiny, weights=None, exact=True)
+    with into(spare):
+        exact = xray.load(tiny, weights=None, exact=True)
+        xla = xray.load(tiny, weights=None, jit=True)
     assert exact.mode == {"jit": False, "exact": True} and "exact" in repr(exact)
+    assert xla.mode == {"jit": True, "exact": False} and "XLA" in repr(xla)
 
 
 def test_bands_are_computed_one_after_the_other(monkeypatch):
