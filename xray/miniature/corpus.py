@@ -21,7 +21,7 @@ from xray.miniature.scenes import Scene, scene
 
 OBJECT_SHARES = (0.6, 0.3, 0.1)  # of the first training scenes with one, two and three things
 LATER, LATER_SHARES = 60_000, (0.2, 0.4, 0.4)  # of those after the first 60,000
-TRAINED_SHARES = (0.15, 0.4, 0.45)  # of the samples that diffusion is trained with
+TRAINED_SHARES = (0.1, 0.35, 0.55)  # of the samples that diffusion is trained with
 _PART = 10_000  # captions that a process makes at a time
 
 
