@@ -256,6 +256,7 @@ STRANGE = [
     np.full((2, 4, 4, 4), np.inf, np.float16),
     np.array([[True, False]]),
     np.arange(7),
+    np.zeros((1, 1, 5, 1)),
     np.broadcast_to(np.float64(1e300), (4, 4, 4, 4)),
     np.broadcast_to(np.float32(1), (1000, 1, 512, 512, 4)),  # 4 GB, if it were stored
 ]

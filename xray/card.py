@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SAMPLE = 1 << 18
 CHANNELS = 9  # that a thumbnail shows
 PIXELS = 64  # on a side of what a thumbnail shows
+LONGEST = 512  # pixels of a thumbnail's side, where it is a narrow strip
 
 
 def one_line(tensor: DebugTensor) -> str:
@@ -80,7 +81,10 @@ def thumbnail(tensor: DebugTensor) -> PIL.Image.Image | None:
         coloured = channels == 3 or (matrix is not None and len(matrix) == channels + 1)
         kind = "rgb" if coloured else "channels"
         positions["channel"] = slice(None) if coloured else slice(CHANNELS)
-    return tensor.isel(**positions).image(kind)
+    item = tensor.isel(**positions)
+    size = item.image(kind, scale=1).size
+    usual = math.ceil(pictures.SMALLEST_SIDE / min(size))
+    return item.image(kind, scale=max(1, min(usual, LONGEST // max(size))))
 
 
 def _stride(size: int, most: int) -> slice:
