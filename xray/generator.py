@@ -213,10 +213,7 @@ class Generator:
             raise ValueError(f"timestep must be 0 … {last}, got {timestep}")
         latent, context = _latent(latent), numbers("the context", _float32(context))
         count, width = len(latent), self.architecture.text_width
-        if latent.ndim != 4 or any(side % 8 for side in latent.shape[1:3]):
-            raise ValueError(
-                f"latent must be (n, y, x, 4), y and x multiples of 8, got {latent.shape}"
-            )
+        _check_latent(latent)
         if context.ndim != 3 or (len(context), context.shape[-1]) != (count, width):
             raise ValueError(
                 f"context must be ({count}, length, {width}) for {count} latents, "
@@ -389,16 +386,20 @@ def _check_ids(ids: Any, words: int) -> None:
 
 
 def _check_unet(latent: Any, embedding: Any, context: Any) -> None:
-    _check_maps("a latent", latent, 4)
-    n, height, width, _ = np.shape(latent)
-    if height % 8 or width % 8:
-        raise ValueError(f"a latent's sides must be multiples of 8, got {height}×{width}")
-    branches, left = divmod(len(context), n)
+    _check_latent(latent)
+    branches, left = divmod(len(context), len(latent))
     if left or not branches:
         raise ValueError(
-            f"{n} latents need as many contexts, or those of several branches one after the other, "
-            f"got {len(context)}"
+            f"{len(latent)} latents need as many contexts, or those of several branches one after "
+            f"the other, got {len(context)}"
         )
+
+
+def _check_latent(latent: Any) -> None:
+    """As the U-Net takes it, which halves its sides three times."""
+    shape = np.shape(latent)
+    if len(shape) != 4 or shape[-1] != 4 or any(side % 8 for side in shape[1:3]):
+        raise ValueError(f"latent must be (n, y, x, 4), y and x multiples of 8, got {shape}")
 
 
 def _check_maps(what: str, maps: Any, channels: int) -> None:

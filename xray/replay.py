@@ -201,7 +201,7 @@ def _observation_from_json(data: dict[str, Any]) -> Observation:
 def edit_json(e: Edit) -> dict[str, Any]:
     """What a trace keeps of an edit; "named" is whether it can be made again from that."""
     name = getattr(e.fn, "__name__", repr(e.fn))
-    large = [v for v in e.params.values() if isinstance(v, np.ndarray) and v.size > LISTED]
+    large = any(_is_large(value) for value in e.params.values())
     return {
         "pattern": e.pattern,
         "name": name,
@@ -212,13 +212,15 @@ def edit_json(e: Edit) -> dict[str, Any]:
     }
 
 
+def _is_large(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.size > LISTED
+
+
 def _listed(value: Any) -> Any:
-    if not isinstance(value, np.ndarray):
-        return value
-    if value.size <= LISTED:
-        return value.tolist()
-    digest = hashlib.sha256(np.ascontiguousarray(value)).hexdigest()
-    return {"shape": list(value.shape), "dtype": str(value.dtype), "sha256": digest}
+    if _is_large(value):
+        digest = hashlib.sha256(np.ascontiguousarray(value)).hexdigest()
+        return {"shape": list(value.shape), "dtype": str(value.dtype), "sha256": digest}
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _edit_from_json(data: dict[str, Any]) -> Edit:
