@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 LARGE = 2**20  # numbers of a kernel
@@ -29,13 +29,16 @@ def conv2d(
     large kernel and few windows, this is the product of all windows and the kernel as it lies.
     """
     x = tf.pad(x, [(0, 0), *padding, (0, 0)]) if any(map(any, padding)) else x
-    rows, columns, _, d = kernel.shape
-    places = [range(0, x.shape[i] - kernel.shape[i - 1] + 1, strides) for i in (1, 2)]
-    count = x.shape[0] * len(places[0]) * len(places[1])
-    if kernel.shape[:2] == (1, 1) or (math.prod(kernel.shape) >= LARGE and count < d):
-        windows = [
-            x[:, i : i + places[0].stop : strides, j : j + places[1].stop : strides]
-            for i, j in itertools.product(range(rows), range(columns))
-        ]
-        return matmul(tf.concat(windows, -1), tf.reshape(kernel, (-1, d))) + bias
+    rows, columns, c, d = kernel.shape
+    if (rows, columns) == (1, 1) and strides == 1:
+        return matmul(x, kernel[0, 0]) + bias
+    n, height, width = x.shape[:3]
+    tops = np.arange(0, height - rows + 1, strides)
+    lefts = np.arange(0, width - columns + 1, strides)
+    if math.prod(kernel.shape) >= LARGE and n * tops.size * lefts.size < d:
+        y = np.arange(n)[:, None, None] * height + tops[:, None] + np.arange(rows)
+        where = y[:, :, None, :, None] * width + (lefts[:, None] + np.arange(columns))[:, None]
+        windows = tf.gather(tf.reshape(x, (-1, c)), where.astype(np.int32))
+        windows = tf.reshape(windows, (n, tops.size, lefts.size, -1))
+        return matmul(windows, tf.reshape(kernel, (-1, d))) + bias
     return tf.nn.conv2d(x, kernel, strides, "VALID") + bias

@@ -316,10 +316,10 @@ def group_norm(layer: Any, x: Any) -> Any:
     # Positions are summed first and the few channel means of a group after: reducing (y, x) and
     # half of the channels at once is several times slower without XLA.
     mean = _group_mean(layer, tf.reduce_mean(x, (1, 2)))
-    centred = x - mean
-    variance = _group_mean(layer, tf.reduce_mean(tf.square(centred), (1, 2)))
+    # x - mean is made twice: held between, it would be written and read once more.
+    variance = _group_mean(layer, tf.reduce_mean(tf.math.squared_difference(x, mean), (1, 2)))
     scale = tf.math.rsqrt(variance + layer.epsilon) * weight(layer.gamma)
-    return centred * scale + weight(layer.beta)
+    return (x - mean) * scale + weight(layer.beta)
 
 
 def _group_mean(layer: Any, channels: Any) -> Any:
