@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from xray.whole import whole
 
 
 class Frames:
@@ -51,7 +53,8 @@ class Frames:
                 "made; move them away, or take another folder"
             )
         text = json.dumps(settings, indent=1, ensure_ascii=False) + "\n"
-        _write(path, lambda file: file.write(text.encode()))
+        with whole(path) as partial:
+            partial.write_text(text, "utf-8")
 
     def missing(self, count: int) -> list[int]:
         """Which of the frames 0 … count − 1 are not there yet."""
@@ -64,8 +67,10 @@ class Frames:
             OSError: the disk is full, the folder is gone.
         """
         # The picture last: to whoever looks into the folder it stands for the frame.
-        _write(self.path(index).with_suffix(".npz"), lambda file: np.savez(file, **arrays))
-        _write(self.path(index), lambda file: picture.save(file, "PNG"))
+        with whole(self.path(index).with_suffix(".npz")) as partial, partial.open("wb") as file:
+            np.savez(file, **arrays)
+        with whole(self.path(index)) as partial:
+            picture.save(partial, "PNG")
 
     def picture(self, index: int) -> Image.Image:
         """One frame's picture.
@@ -121,13 +126,3 @@ def _settings(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise ValueError(f"{path} is damaged: it holds no settings")
     return settings
-
-
-def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            write(file)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

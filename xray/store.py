@@ -24,7 +24,6 @@ the last seconds.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import math
@@ -32,7 +31,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,7 @@ from zarr.storage import MemoryStore
 
 from xray import memory
 from xray.stats import format_bytes
+from xray.whole import whole
 
 FORMAT = 1
 """Version of the layout, `attrs["xray_format"]`; raised when an older reader would go wrong."""
@@ -289,20 +289,6 @@ def chunk_file(path: Path, array: str, ndim: int, step: int = 0) -> Path:
 
 
 # --- writing -------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def whole(path: str | os.PathLike) -> Iterator[Path]:
-    """A folder beside `path` to write to: it gets that name once it is whole, or is removed."""
-    path = Path(path).absolute()
-    building = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    shutil.rmtree(building, ignore_errors=True)
-    try:
-        yield building
-        building.rename(path)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
 
 
 class StoreWriter:

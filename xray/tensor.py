@@ -592,7 +592,7 @@ class DebugTensor(NDArrayOperatorsMixin):
         # How another store was encoded (chunks, fill values) need not suit what was cut from it.
         array = _with_text_as(object, self._array.drop_encoding())
         dataset = array.to_dataset(name="value").assign_attrs(xray_tensor=FORMAT)
-        from xray.store import whole
+        from xray.whole import whole
 
         with whole(path) as building, warnings.catch_warnings():
             # Consolidated metadata is an extension of Zarr v3, and zarr says so on every write.

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xray.whole import whole
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -50,11 +52,11 @@ def write_mp4(path: str | os.PathLike, frames: Iterable[Any], *, fps: float) -> 
     from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
     rate = _rate(fps)
-    with _whole_or_not(path) as part:
+    with _film(path) as partial:
         frames = _checked(frames)
         first = next(frames)
         options = {"movflags": "+faststart"}  # plays while it loads
-        with av.open(part, "w", format="mp4", options=options) as container:
+        with av.open(partial, "w", format="mp4", options=options) as container:
             stream = container.add_stream("libx264", rate=rate, options={"crf": QUALITY})
             stream.height, stream.width = (side + side % 2 for side in first.shape[:2])
             stream.pix_fmt = "yuv420p"
@@ -106,7 +108,7 @@ def write_gif(
         )
     if not 2 <= colours <= 256:
         raise ValueError(f"a frame of a GIF has 2 … 256 colours, got {colours}")
-    with _whole_or_not(path) as part, open(part, "wb") as file:
+    with _film(path) as partial, open(partial, "wb") as file:
         # Pillow's own `save` holds all frames until the last; these two take one at a time.
         shown, since, count = None, 0, 0
         for pixels in _checked(frames):
@@ -247,21 +249,18 @@ def _gif_frame(picture: Image.Image, since: int, until: int, rate: Fraction) -> 
 
 
 @contextlib.contextmanager
-def _whole_or_not(path: str | os.PathLike) -> Iterator[str]:
-    """A name to write to beside `path`, moved there at the end, removed on an error."""
+def _film(path: str | os.PathLike) -> Iterator[str]:
+    """`whole`, whose errors name the film."""
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
-    part = path.with_name(f".{path.name}.part")
-    try:
-        yield str(part)
-        os.replace(part, path)
-    except OSError as error:
-        if error.filename in (None, str(part)):  # and not one of the frames that were read
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as partial:
+        try:
+            yield str(partial)
+        except OSError as error:
+            if error.filename in (None, str(partial)):  # and not one of the frames that were read
+                raise OSError(error.errno, error.strerror, str(path)) from error
+            raise
 
 
 @contextlib.contextmanager

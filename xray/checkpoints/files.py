@@ -15,13 +15,14 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from xray.whole import whole
 
 PICKLES = (".ckpt", ".bin", ".pt", ".pth")
 WEIGHTS = (".safetensors", *PICKLES)
@@ -97,17 +98,14 @@ def save_tensors(
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        save_file(values, partial, metadata)
-        partial.replace(path)
+        with whole(path) as partial:
+            save_file(values, partial, metadata)
     except SafetensorError as error:
         raise OSError(
             f"{path} cannot be written: {error}. If the disk is full, make room, or write it "
             "elsewhere"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def unchanged(path: Path, read: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:

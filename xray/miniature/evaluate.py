@@ -30,7 +30,6 @@ import inspect
 import itertools
 import json
 import math
-import os
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -53,6 +52,7 @@ from xray.miniature.numbers import counted
 from xray.miniature.scenes import Scene, caption_pairs, image, scene
 from xray.miniature.scoring import Score, Seen, score, shares, statement
 from xray.sheet import Sheet
+from xray.whole import whole
 
 STEPS, FEWER_STEPS = 25, 10
 GUIDANCES = (1.0, 2.0, 3.0, 5.0, 7.5)
@@ -467,19 +467,10 @@ def known_parts(out: Path, of: dict[str, Any]) -> dict[str, Any]:
     return parts if before == of else {}
 
 
-def _write(path: Path, text: str) -> None:
-    """A text file that is there only whole, whoever reads it meanwhile."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        partial.write_text(text)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def write_report(out: Path, report: dict[str, Any]) -> str:
     """``evaluation.json`` and ``evaluation.md``; returns the Markdown."""
-    _write(out / "evaluation.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    with whole(out / "evaluation.json") as partial:
+        partial.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     lines = [
         f"Model {report['model']}, weights {report['digest'][:12]}, judge "
         f"{report['judge'][:12]}, seed {report['seed']}.",
@@ -498,7 +489,8 @@ def write_report(out: Path, report: dict[str, Any]) -> str:
     if details := report["parts"].get("attention", {}).get("details"):
         lines += ["", *_attention_tables(details)]
     text = "\n".join(lines) + "\n"
-    _write(out / "evaluation.md", text)
+    with whole(out / "evaluation.md") as partial:
+        partial.write_text(text)
     return text
 
 
