@@ -208,8 +208,9 @@ def variables(prefix: str, net: TextEncoder | UNet | Autoencoder) -> dict[str, A
         net: the network.
 
     Example:
-        >>> variables("unet", net)["unet/mid/attn.0/cross/to_q/kernel"].shape
-        (1280, 1280)
+        >>> unet = variables("unet", model.networks["unet"])
+        >>> tuple(unet["unet/mid/attn.0/cross/to_q/kernel"].shape)
+        (128, 128)
     """
     found: dict[str, Any] = {}
 

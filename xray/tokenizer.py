@@ -270,7 +270,7 @@ class Tokenizer:
 
         Example:
             >>> [step.symbols for step in tokenizer.merge_steps("red")]
-            [['r', 'e', 'd</w>'], ['r', 'ed</w>'], ['red</w>']]
+            [['r', 'e', 'd</w>'], ['re', 'd</w>'], ['red</w>']]
         """
         self.encode(text)  # which says what is wrong with it
         pieces = [

@@ -66,9 +66,9 @@ class Trace:
     Example:
         >>> trace = xray.load("mini").generate("a red star", record=["sampler/*"])
         >>> trace.sites
-        ['sampler/latent', …, 'image']
+        ['sampler/latent', ..., 'image']
         >>> trace["sampler/latent"]
-        DebugTensor sampler/latent (step 25, image 1, y 16, x 16, channel 4) float32 …
+        DebugTensor sampler/latent (step 25, image 1, y 16, x 16, channel 4) float32 ...
     """
 
     def __init__(

@@ -206,6 +206,7 @@ def outline(name: str | Path) -> Generator:
         name: as for `load`; the weights need not be there.
 
     Example:
+        >>> from xray.sitelist import sites_of
         >>> sites_of(outline("sd-v1-4"))["unet/mid/attn.0/cross/weights"].shape
         (2, 1, 8, 8, 8, 77)
     """

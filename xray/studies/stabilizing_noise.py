@@ -53,7 +53,7 @@ def exchange(
         ``taken`` is β / (√α √(1 − ᾱ)): Ho et al. 2020, algorithm 2.
 
     Example:
-        >>> exchange(NoiseSchedule(), 500, 460, eta=0)[1]
+        >>> exchange(model.schedule, 500, 460, eta=0)[1]
         0.0
     """
     a, a_next = schedule.alpha_cumprod(t), schedule.alpha_cumprod(t_next)
