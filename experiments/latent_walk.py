@@ -68,7 +68,7 @@ def main(
 ) -> None:
     with experiment("latent_walk", out, overwrite=overwrite, resume=resume, svg=svg) as this:
         from xray import walks
-        from xray.progress import bar
+        from xray.progress import bar, counted
         from xray.rendering import batch_size, render, tokens_with
 
         way = {"frames": frames, "noise": noise, "loop": loop}
@@ -106,7 +106,8 @@ def main(
         shown = {"hold": round(hold * fps), "captions": caption, "inset": inset}
         shown["matrix"] = generator.rgb_matrix
         this.clear("film.*", "figures/*", "data.zarr", "summary.json")
-        films = study.write_films(this.folder, walk, kept, fps=fps, **shown)
+        with counted("films", 2 * len(walk)) as tick:
+            films = study.write_films(this.folder, walk, kept, fps=fps, tick=tick, **shown)
         this.clock.lap("films")
         data = study.measure(walk, kept)
         this.save_data(data)

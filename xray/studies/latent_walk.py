@@ -8,7 +8,7 @@ data = measure(walk, frames)                             # how evenly does it mo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def write_films(
 
     Args:
         fps: 0.1 … 50.
-        **shown: `hold`, `captions`, `inset`, `matrix` as for `film`.
+        **shown: `hold`, `captions`, `inset`, `matrix`, `tick` as for `film`.
 
     Returns:
         For each file what `xray.video.probe` found in it.
@@ -63,6 +63,7 @@ def film(
     captions: bool = False,
     inset: str = "",
     matrix: np.ndarray | None = None,
+    tick: Callable[[], object] = lambda: None,
 ) -> Iterator[Image.Image]:
     """The frames as they are shown, one by one.
 
@@ -73,11 +74,13 @@ def film(
         inset: show in a corner ``"latent"``, as colour, or the heat map of the word that
             `render` was given, on one scale for the whole film.
         matrix: the model's ``rgb_matrix``.
+        tick: called once for each frame of the walk.
     """
     heats = inset not in ("", "latent")
     largest = max(frames.array(f, "heat").max() for f in range(len(walk))) if heats else 0.0
     end = len(walk) - 1 if walk.closed else None
     for frame in range(len(walk)):
+        tick()
         if open_end and frame == end:
             return
         picture = framing.enlarge(frames.picture(frame))
