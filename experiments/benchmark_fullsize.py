@@ -47,9 +47,14 @@ def main(
         ),
     ] = None,
     size: Annotated[
-        int, typer.Option(min=64, help="Of the picture.", callback=options.whole_blocks)
-    ] = 512,
-    steps: Annotated[int, typer.Option(min=1, max=999, help="After the first.")] = 5,
+        int | None,
+        typer.Option(
+            min=64, help="Of the picture.", callback=options.whole_blocks, show_default="512"
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=999, help="After the first.", show_default="5")
+    ] = None,
     dtype: Annotated[
         str,
         typer.Option(
@@ -72,7 +77,9 @@ def main(
     overwrite: options.Overwrite = False,
     svg: options.Svg = False,
 ) -> None:
-    size, steps = (256, 2) if quick else (size, steps)
+    if quick and (size or steps):
+        raise ValueError("--quick is --size 256 --steps 2: leave these out")
+    size, steps = (256, 2) if quick else (size or 512, steps or 5)
     system = system or [name for name in study.NAMES if not (quick and name in LONG)]
     if "diffusers" in system and not importlib.util.find_spec("diffusers"):
         print("diffusers is not installed (pip install 'diffusion-xray[parity]'), and left out")

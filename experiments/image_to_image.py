@@ -81,7 +81,7 @@ def main(
             noisy = generator.generate(prompt, eta=1.0, progress=tick, **asked)
             changes = {
                 "another prompt": (run, {"prompt": other}),
-                "other noise": (noisy, {"seed": seed + 1}),
+                "other noise put back": (noisy, {"seed": seed + 1}),
             }
             parts += [study.resumed(generator, changes, taken_up, tick)]
             parts += [study.operated(generator, run, taken_up[:3], tick)]

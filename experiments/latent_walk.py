@@ -41,11 +41,13 @@ def main(
         ),
     ] = "linear",
     angle: Annotated[
-        float,
+        float | None,
         Option(
-            help="Degrees a frame, of a random walk.", callback=options.number(above=0, most=90)
+            help="Degrees a frame, of a random walk.",
+            callback=options.number(above=0, most=90),
+            show_default="8",
         ),
-    ] = 8.0,
+    ] = None,
     caption: Annotated[bool, Option("--caption", help="The prompt under the picture.")] = False,
     inset: Annotated[str, Option(help="latent, or a word for its heat map.")] = "",
     negative: options.Negative = "",
@@ -76,7 +78,11 @@ def main(
         word = None if inset in ("", "latent") else inset
         if word:
             tokens_with(options.tokenizer_of(model), prompt, word)
-        way |= {"easing": easing, "angle": angle, "width": width, "height": height}
+        way |= {"easing": easing, "width": width, "height": height}
+        if noise == "random":
+            way["angle"] = 8.0 if angle is None else angle
+        elif angle is not None:
+            raise ValueError(f"--angle is of a random walk, and --noise is {noise}: leave one out")
         generator = this.load(model)
         from xray.frames import Frames
         from xray.studies import latent_walk as study

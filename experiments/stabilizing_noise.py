@@ -4,11 +4,11 @@ At each step some of the noise that the U-Net predicts is taken out of the laten
 more than must go and puts fresh noise in its place; DDIM does not, and eta goes from the one (1)
 to the other (0): noise is exchanged. Then DDPM's fresh noise is left out and as much is taken out
 as before: the latent has less noise than the U-Net is told, the U-Net takes what is left of a
-picture's beginnings for noise, and the picture loses things and detail. Without guidance, which
+picture's beginnings for noise, and the picture loses detail. Without guidance, which
 puts contrast back and so covers up the loss: --guidance 5 shows how much.
 
 How to read it: figures/pictures.png: in the upper rows every eta makes another picture, in the
-lower ones pictures grow emptier and smoother the less noise is put back. figures/steps.png has the
+lower ones pictures grow smoother the less noise is put back. figures/steps.png has the
 noise itself, what is taken out and what is put back, with its scale at every step; more can come
 back than went, since it stands across the noise that is left, and lengths at right angles add by
 their squares. figures/balance.png has the latent by what the U-Net expects, a real latent with as

@@ -301,6 +301,30 @@ def test_a_folder_of_peft_has_its_configuration_beside(own, tmp_path):
     np.testing.assert_allclose(weights(own)[key], wanted, rtol=0, atol=5e-6)
 
 
+def test_weights_that_differ_by_their_configuration_have_other_digests(own, tmp_path):
+    layers = {key: LAYERS[key] for key in ("unet/mid/attn.0/cross/to_k/kernel",)}
+    write(tmp_path / "adapter_model.safetensors", layers, peft_alone, alpha=None)
+    found = set()
+    for alpha in (2, 20):
+        (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": alpha, "r": 3}))
+        adapter = own.load_lora(tmp_path)
+        found.add((adapter.digest, own.digest))
+        own.unload(adapter)
+    assert len({adapter for adapter, _ in found}) == len({model for _, model in found}) == 2
+
+
+def test_the_same_file_elsewhere_makes_the_same_model(own, tmp_path):
+    here = write(tmp_path / "l.safetensors", LAYERS)
+    (tmp_path / "moved").mkdir()
+    there = tmp_path / "moved" / "other.safetensors"
+    there.write_bytes(here.read_bytes())
+    adapter = own.load_lora(here)
+    trace, digest = own.generate(PROMPT, steps=1), own.digest
+    own.unload(adapter)
+    own.load_lora(there)
+    assert own.digest == digest and replay(own, trace).equal
+
+
 def test_half_precision_files_are_merged_in_float32(own, tmp_path):
     before = weights(own)
     path = write(tmp_path / "l.safetensors", LAYERS, dtype="f2")

@@ -208,6 +208,10 @@ def test_diff_says_what_only_one_of_them_has(path, tmp_path):
     assert f"only in B: text/out, {WEIGHTS}, unet/up.1/skip.0" in told.stdout
 
 
+def test_diff_names_the_steps_round_those_of_the_other():
+    assert cli._runs([0, 1, 2, 6, 7, 9]) == "0 to 2, 6 to 7, 9"
+
+
 def test_diff_says_which_shapes_differ(path, tmp_path):
     header = synthetic_run.header(5, ["sampler/latent", "image"])
     wide = dataclasses.replace(header.sites["sampler/latent"], shape=(1, 8, 16, 4))

@@ -300,6 +300,8 @@ def test_ctrl_c_and_resume(tmp_path, computed, monkeypatch):
     monkeypatch.setattr(Frames, "keep", keep)
 
     del computed[:]
+    refused = run(*SMALL, "--angle", 20, "--out", tmp_path / "other")
+    assert refused.exit_code == 2 and "--angle is of a random walk" in refused.stderr
     refused = run(*SMALL, "--out", tmp_path / "film")
     assert refused.exit_code == 2 and "is not empty" in refused.stderr
     other = run(*SMALL, "--steps", 3, "--resume", "--out", tmp_path / "film")

@@ -113,12 +113,24 @@ def test_the_same_seed_gives_the_same_and_another_another(model):
         ({"amplitudes": [0.5, 0]}, "amplitude must be above 0, got 0"),
         ({"amplitudes": [float("nan")]}, "amplitude must be above 0, got nan"),
         ({"shares": [1.5]}, "share must be above 0 and at most 1, got 1.5"),
+        ({"shares": [0.5, 1e-4]}, "share 0.0001 is less than one of the latent's .* positions"),
         ({"shares": []}, "share must be above 0 and at most 1, got none"),
     ],
 )
 def test_what_is_no_amplitude_or_share_is_refused(model, asked, said):
     with pytest.raises(ValueError, match=said):
         study.measure(model, PICTURE, **asked)
+
+
+def test_what_noise_does_not_change_is_marked_at_the_upper_edge(measured):
+    data = measured[0].copy(deep=True)
+    data["kind_psnr"][1, :] = np.inf
+    figure = study.curves(data, "so")
+    axes = figure.axes[1]
+    (edge,) = [line for line in axes.lines if line.get_marker() == "^"]
+    assert edge.get_xdata().tolist() == data.amplitude.values.tolist()
+    assert edge.get_color() == axes.lines[1].get_color()
+    assert any("upper edge: no difference" in text.get_text() for text in figure.texts)
 
 
 def test_figures_show_the_pictures_and_the_curves(measured):
@@ -155,5 +167,7 @@ def test_a_whole_run(model, monkeypatch, tmp_path):
         share=1, amplitude=2
     )
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    given = {"width": 64, "height": None, "amplitude": [2.0, 0.5], "share": [1.0], "seed": 7}
+    assert summary["options"].items() >= given.items() and "out" not in summary["options"]
     assert summary["psnr"]["channel 3"] == data["channel_psnr"].sel(channel=3).values.tolist()
     assert "100 % of positions" in told.stdout

@@ -561,8 +561,9 @@ def test_samples_of_the_posterior_have_its_mean_and_spread(model):
     samples = np.stack([model.encode(picture, sample_seed=seed).values for seed in range(200)])
     z = (samples - mean.values) / std.values
     assert abs(z.mean()) < 0.02 and abs(z.std() - 1) < 0.02
-    again = model.encode(picture, sample_seed=3).values
-    np.testing.assert_array_equal(again, samples[3])
+    again = model.encode(picture, sample_seed=3)
+    np.testing.assert_array_equal(again.values, samples[3])
+    assert again.site == model.encode(picture).site == "encoder/out"
 
 
 def test_a_sample_is_the_same_alone_and_in_a_batch(model):
@@ -708,6 +709,18 @@ def test_a_run_can_be_resumed_with_something_changed(model, plain):
     )
     with pytest.raises(xray.TraceError, match="step 3 is not in this trace"):
         model.resume(plain, 3)
+
+
+@pytest.mark.parametrize("before, after", [("ddim", "euler_ancestral"), ("ddpm", "euler")])
+def test_a_run_resumed_by_another_sampler_has_that_ones_eta(model, before, after):
+    latent, alone = np.ones((1, 8, 8, 4), np.float32), {"sampler": after, "start_step": 1}
+    resumed = model.resume(run(model, sampler=before), 1, sampler=after, latent=latent)
+    assert equal(resumed, run(model, latent=latent, **alone), "sampler/out")
+
+
+def test_a_run_is_resumed_with_a_latent_of_another_size(model, plain):
+    resumed = model.resume(plain, 1, latent=np.ones((16, 8, 4), np.float32))
+    assert resumed.image.size == (64, 128)
 
 
 def test_an_embedding_that_guidance_one_does_not_use_is_no_difference(model):
@@ -980,6 +993,9 @@ UNCLEAR = [
     ({"width": 64.0}, "width"),
     ({"guidance": "5"}, "guidance"),
     ({"guidance": None}, "guidance"),
+    ({"guidance": np.array(5.0)}, "guidance"),
+    ({"seed": np.array(5)}, "seed"),
+    ({"latent": 0.5}, "latent"),
     ({"start_step": 1.5, "latent": np.zeros((8, 8, 4))}, "start_step"),
     ({"record": [3]}, "record"),
     ({"edit": SKIP}, "edit"),

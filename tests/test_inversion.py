@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,8 @@ class Gaussian:
     Its best prediction of the noise in x is √(1−ᾱ) x / (ᾱ std² + 1 − ᾱ), whatever the prompt, and
     the equation that DDIM solves keeps x / √(ᾱ std² + 1 − ᾱ) as it is.
     """
+
+    name, architecture = "normal numbers", SimpleNamespace(text_length=1, text_width=1)
 
     def __init__(self, std):
         self.schedule, self.spacing, self.std, self.asked = NoiseSchedule(), "trailing", std, []
@@ -107,6 +111,10 @@ def test_each_picture_has_its_own_words(model):
         np.testing.assert_allclose(both[i], alone[0], atol=1e-4)
     given = invert(model, latent, model.embed(texts).values[1], steps=3)
     np.testing.assert_allclose(given[1], both[1], atol=1e-4)
+    for embedded in (model.embed(texts), list(model.embed(texts).values)):
+        np.testing.assert_allclose(invert(model, latent, embedded, steps=3), both, atol=1e-4)
+    one = invert(model, latent[:1], model.embed(texts[0]), steps=3)
+    np.testing.assert_allclose(one[0], both[0], atol=1e-4)
 
 
 def test_what_does_not_fit_is_refused(model):

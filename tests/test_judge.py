@@ -127,7 +127,12 @@ def test_round_trips_are_kept_for_the_seed_and_model_that_they_are_of(tmp_path, 
 
 @pytest.mark.parametrize(
     ("option", "told"),
-    [("--minutes=0", "--minutes: 0: it must be above 0"), ("--tests=0", "--tests: 0: it must be")],
+    [
+        ("--minutes=0", "--minutes: 0: it must be above 0"),
+        ("--tests=0", "--tests: 0: it must be"),
+        ("--seed=-1", "--seed: -1: a seed is a whole number from 0"),
+        ("--round-trips=-5", "--round-trips: -5: it must be a whole number of at least 0"),
+    ],
 )
 def test_numbers_that_cannot_be_are_refused(tmp_path, option, told, capsys):
     with pytest.raises(SystemExit):

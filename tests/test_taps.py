@@ -210,6 +210,13 @@ def test_what_cannot_be_observed_is_refused(arguments, message):
         observe(CROSS, **arguments)
 
 
+def test_a_site_is_asked_for_by_its_name():
+    with pytest.raises(TypeError, match="observe: a site's name is text, got 3"):
+        observe(3)
+    with pytest.raises(TypeError, match="edit: a site's name is text, got 3"):
+        edit(3, keep)
+
+
 def test_weights_are_recorded_in_half_precision_unless_asked():
     assert observe("**").record_dtype(CROSS) == "float16"
     assert observe("**").record_dtype("unet/out") == "float32"

@@ -252,6 +252,14 @@ def test_sel_says_which_labels_there_are():
         tensor.sel(branch="cond")
 
 
+def test_a_coordinate_beside_a_dimension_takes_one_label():
+    values = xr.DataArray(random(2, 3), dims=("step", "y"))
+    tensor = DebugTensor(values.assign_coords(timestep=("step", [900.0, 500.0])))
+    for several in ([900.0, -5.0], [900.0, 500.0, 1.0], slice(900, 500)):
+        with pytest.raises(ValueError, match=r"timestep takes one label here.*\(step, y\)"):
+            tensor.sel(timestep=several)
+
+
 def test_sel_does_not_take_a_position_for_a_label_that_was_dropped():
     tensor = labelled(random(3, 2))
     with pytest.raises(ValueError, match=r"isel\(step=position\)"):

@@ -192,6 +192,8 @@ def test_a_loss_curve_of_lost_steps_alone_is_no_obstacle(tmp_path, checkpointed)
         (("--stage", "text", "--minutes", "nan"), "--minutes: nan: it must be above 0"),
         (("--learning-rate", "inf"), "--learning-rate: inf: it must be above 0, and finite"),
         (("--scenes", "0"), "--scenes: 0: it must be a whole number of at least 1"),
+        (("--seed", "-1"), "--seed: -1: a seed is a whole number from 0 to 2³²−1"),
+        (("--seed", str(2**32)), "a seed is a whole number"),
         (("--scenes", "1.5"), "--scenes: 1.5: it must be a whole number of at least 1"),
     ],
 )

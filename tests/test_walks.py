@@ -95,6 +95,7 @@ def test_smooth_rests_at_the_stops(model):
         (["a"], [1], {"loop": True}, "one prompt and one seed are no walk"),
         (["a", "b"], [1, 2, 3], {}, "2 prompts and 3 seeds make no stops"),
         (["a"], [1, 2, 3], {"noise": "circle"}, "at most 2 seeds, got 3"),
+        (["a"], [4, 4], {"noise": "circle"}, "two seeds' noise needs two, got 4 twice"),
         (["a"], [1, 2], {"noise": "random"}, "at most 1 seeds, got 2"),
         (["a"], [1], {"noise": "random", "loop": True}, "does not come back"),
         (["a"], [1], {"noise": "spiral"}, "not one of seeds, circle, random"),

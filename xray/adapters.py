@@ -38,7 +38,7 @@ class Adapter:
     Attributes:
         kind: ``"lora"`` or ``"textual inversion"``.
         source: the file.
-        digest: its sha256.
+        digest: its sha256; of a LoRA with PEFT's ``adapter_config.json`` beside it, both files'.
         scale: of a LoRA.
         token: the word of a textual inversion.
         changes: by the names of `xray.networks.variables`, of a LoRA.
@@ -57,6 +57,11 @@ class Adapter:
         """As traces have it."""
         facts = {k: getattr(self, k) for k in ("kind", "source", "digest", "scale", "token")}
         return {k: v for k, v in facts.items() if v is not None}
+
+
+def weighed(facts: dict[str, Any]) -> dict[str, Any]:
+    """What of `Adapter.to_json` decides the weights: the same file elsewhere makes the same."""
+    return {k: v for k, v in facts.items() if k != "source"}
 
 
 @dataclass
@@ -101,8 +106,7 @@ def load_lora(model: Generator, path: str | Path, scale: float = 1.0) -> Adapter
     Example:
         >>> lora = model.load_lora("toy_style.safetensors", scale=0.8)
     """
-    from xray.checkpoints.files import sha256
-    from xray.checkpoints.lora import lora_file, open_lora
+    from xray.checkpoints.lora import lora_digest, lora_file, open_lora
 
     scale = finite("scale", scale)
     model.check_whole()
@@ -110,7 +114,7 @@ def load_lora(model: Generator, path: str | Path, scale: float = 1.0) -> Adapter
     kernels = _kernels(model)
     shapes = {key: tuple(variable.shape) for key, variable in kernels.items()}
     changes = open_lora(path, shapes, model.architecture)
-    adapter = Adapter("lora", str(path), sha256(path), scale=scale, changes=changes)
+    adapter = Adapter("lora", str(path), lora_digest(path), scale=scale, changes=changes)
     for key in changes:
         _keep(model.own, key, kernels[key])
     try:
@@ -274,8 +278,8 @@ def _use(model: Generator, adapters: list[Adapter]) -> None:
     model.adapters = adapters
     model.digest = model.own.digest
     if adapters:
-        told = json.dumps([model.own.digest, *(a.to_json() for a in adapters)], sort_keys=True)
-        model.digest = hashlib.sha256(told.encode()).hexdigest()
+        told = [model.own.digest, *(weighed(a.to_json()) for a in adapters)]
+        model.digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _teach(model: Generator, words: list[Adapter]) -> None:

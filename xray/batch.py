@@ -75,8 +75,9 @@ class Batch:
 
 
 def read_batch(model: Generator, prompt: Any, negative: Any, seed: Any, truncate: bool) -> Batch:
-    prompts, negatives = _as_list(prompt), _as_list(negative)
-    seeds = list(seed) if isinstance(seed, (list, tuple, range, np.ndarray)) else [seed]
+    prompts, negatives = rows_of(prompt), rows_of(negative)
+    several = isinstance(seed, (list, tuple, range)) or np.ndim(seed) > 0
+    seeds = list(seed) if several else [seed]
     lengths = {len(x) for x in (prompts, negatives, seeds)} - {1}
     if not prompts or not seeds or not negatives or len(lengths) > 1:
         raise ValueError(
@@ -93,7 +94,7 @@ def read_batch(model: Generator, prompt: Any, negative: Any, seed: Any, truncate
     widened = [x * count if len(x) == 1 else x for x in (prompts, negatives, seeds)]
     by_branch = {"cond": widened[0], "uncond": widened[1]}
     for branch, items in by_branch.items():
-        by_branch[branch] = [p if isinstance(p, str) else _embedding(model, p) for p in items]
+        by_branch[branch] = [p if isinstance(p, str) else embedding_for(model, p) for p in items]
     tokens = {
         branch: [prompt_tokens(model, p, truncate) if isinstance(p, str) else None for p in items]
         for branch, items in by_branch.items()
@@ -110,7 +111,7 @@ def not_empty(prompt: str) -> str:
     return prompt
 
 
-def _as_list(prompt: Any) -> list[Any]:
+def rows_of(prompt: Any) -> list[Any]:
     if isinstance(prompt, str):
         return [prompt]
     if isinstance(prompt, (list, tuple)):
@@ -121,7 +122,7 @@ def _as_list(prompt: Any) -> list[Any]:
     raise TypeError(f"a prompt is text or an embedding, got {type(prompt).__name__}: {prompt!r}")
 
 
-def _embedding(model: Generator, value: Any) -> np.ndarray:
+def embedding_for(model: Generator, value: Any) -> np.ndarray:
     if not hasattr(value, "__array__"):
         raise TypeError(f"a prompt is text or an embedding, got {type(value).__name__}: {value!r}")
     array = np.asarray(value, np.float32)
@@ -179,10 +180,12 @@ def start_latent(
     start = np.array(latent, np.float32)
     if start.ndim == 3:
         start = start[None]
+    if start.ndim != 4:
+        raise ValueError(f"latent must be (y, x, 4) or (n, y, x, 4), got {start.shape}")
     count = len(batch.seeds)
     if len(start) == 1:
         start = np.repeat(start, count, axis=0)
-    if start.ndim != 4 or start.shape[-1] != 4 or len(start) != count:
+    if start.shape[-1] != 4 or len(start) != count:
         raise ValueError(f"latent must be (y, x, 4) or ({count}, y, x, 4), got {start.shape}")
     for name, side, asked in (("height", start.shape[1], height), ("width", start.shape[2], width)):
         if side % 8 or side < 8:
@@ -212,7 +215,7 @@ def finite(name: str, value: float) -> float:
 
 def guidance_of(guidance: Any, steps: int) -> float | list[float]:
     """One scale for the whole run, or a list with one for each step."""
-    if not isinstance(guidance, (list, tuple, np.ndarray)):
+    if not isinstance(guidance, (list, tuple)) and np.ndim(guidance) == 0:
         return finite("guidance", guidance)
     if len(guidance) != steps:
         raise ValueError(

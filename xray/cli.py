@@ -6,6 +6,8 @@ import ast
 import difflib
 import runpy
 import sys
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -207,6 +209,12 @@ def _badness(row: Any) -> tuple:
     return not row.equal, row.relative_rms != row.relative_rms, row.relative_rms
 
 
+def _runs(numbers: Sequence[int]) -> str:
+    """``0 to 2, 6 to 9, 12`` for ascending numbers."""
+    runs = [[n for _, n in run] for _, run in groupby(enumerate(numbers), lambda at: at[1] - at[0])]
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+
+
 def _others(a: Trace, b: Trace, found: Difference) -> list[str]:
     """What the two have apart, besides numbers; one line each."""
     lines = []
@@ -214,7 +222,7 @@ def _others(a: Trace, b: Trace, found: Difference) -> list[str]:
         if sites:
             lines.append(f"only in {name}: {', '.join(sites)}")
         if only := [step for step in trace.steps if step not in other.steps]:
-            lines.append(f"only in {name}: steps {only[0]} to {only[-1]}")
+            lines.append(f"only in {name}: steps {_runs(only)}")
     for site in found.mismatched:
         shapes = [_shape(t.specs[site].dims, t.specs[site].shape) for t in (a, b)]
         lines.append(f"no distance, for the shapes differ: {site} {shapes[0]} and {shapes[1]}")

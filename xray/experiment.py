@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xray import script
 from xray.clock import Clock
 from xray.script import start_tensorflow
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from xray.generator import Generator
+
+
+ELSEWHERE = {"out", "overwrite", "resume", "svg", "download"}  # options that change no number
 
 
 @dataclass
@@ -92,7 +96,10 @@ class Experiment:
             csv.writer(file).writerows([header, *rows])
 
     def finish(self, values: dict[str, Any]) -> None:
-        """Write ``summary.json``: `values`, seconds by phase, peak memory. Say where things are."""
+        """Write ``summary.json`` and say where things are.
+
+        It holds the command's options, `values`, seconds by phase and the peak of memory.
+        """
         from xray import memory, summary
         from xray.stats import format_bytes
 
@@ -102,6 +109,7 @@ class Experiment:
             self.folder / "summary.json",
             {
                 "experiment": self.name,
+                "options": {k: v for k, v in script.asked.get().items() if k not in ELSEWHERE},
                 **values,
                 "seconds": {**seconds, "total": total},
                 "peak_memory": peak,

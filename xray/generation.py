@@ -52,7 +52,8 @@ def generate(
         steps: sampler steps, 1 … 1000.
         guidance: scale of classifier-free guidance (Ho & Salimans 2022); at 1 the
             unconditional branch is not computed and a step costs half. A list has one for each
-            step, for guidance in an interval (Kynkäänniemi et al. 2024) or as a ramp.
+            step, for guidance in an interval (Kynkäänniemi et al. 2024) or as a ramp; both
+            branches are then computed at every step, unless all are 1.
         seed: of the initial noise and all noise put back; a list is the batch. One seed for a
             list of prompts starts all of them from the same noise.
         sampler: ``"ddim"``, ``"ddpm"``, ``"pndm"``, ``"euler"``, ``"euler_ancestral"``,

@@ -101,7 +101,7 @@ class Generator:
         self.text = self._part(
             "text",
             lambda tap, ids: forward.text_encoder(text, ids, tap),
-            lambda ids: _check_ids(ids, text.embedding.token_embedding.embeddings.shape[0]),
+            lambda ids: _check_ids(ids, text.embedding),
         )
         self.unet = self._part("unet", _unet_of(unet), _check_unet)
         self.encoder = self._part(
@@ -238,7 +238,8 @@ class Generator:
         if sample_seed is None:
             return self._tensor("encoder/out", self.encoder(pixels_of(image)))
         mean, std = self.posterior(image)
-        return mean + std * initial_noise(sample_seed, mean.shape[1:])
+        sample = mean + std * initial_noise(sample_seed, mean.shape[1:])
+        return self._tensor("encoder/out", sample.values)
 
     def posterior(self, image: Any) -> tuple[DebugTensor, DebugTensor]:
         """What the encoder says of pictures: a normal distribution for each number of the latent.
@@ -375,10 +376,12 @@ def _unet_of(net: UNet) -> Callable:
     return run
 
 
-def _check_ids(ids: Any, words: int) -> None:
+def _check_ids(ids: Any, embedding: Any) -> None:
+    words = embedding.token_embedding.embeddings.shape[0]
+    longest = embedding.position_embedding.embeddings.shape[0]
     ids = np.asarray(ids)
-    if ids.ndim != 2 or not ids.size:
-        raise ValueError(f"token ids must be (n, length), got shape {ids.shape}")
+    if ids.ndim != 2 or not 0 < ids.shape[1] <= longest or not len(ids):
+        raise ValueError(f"token ids must be (n, 1 … {longest}), got shape {ids.shape}")
     if wrong := [
         i for i in ids.ravel().tolist() if not float(i).is_integer() or not 0 <= i < words
     ]:

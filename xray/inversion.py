@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xray.batch import finite
+from xray.batch import embedding_for, finite, rows_of
 from xray.samplers import SAMPLERS
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ def invert(
 
 def _context(model: Generator, prompt: Any, count: int) -> np.ndarray:
     """What the U-Net attends to, (n, length, width); texts are embedded."""
-    rows = prompt if isinstance(prompt, (list, tuple)) else [prompt]
-    rows = [model.embed(row).values[0] if isinstance(row, str) else row for row in rows]
-    return np.stack(rows * count if len(rows) == 1 else rows).astype(np.float32)
+    rows = [
+        model.embed(row).values[0] if isinstance(row, str) else embedding_for(model, row)
+        for row in rows_of(prompt)
+    ]
+    return np.stack(rows * count if len(rows) == 1 else rows)

@@ -40,7 +40,10 @@ def read_mask(mask: str, width: int, height: int) -> np.ndarray:
         inside = ((y > top) & (y < bottom))[:, None] & (x > left) & (x < right)
     places = resize_mask(inside, (height // BLOCK, width // BLOCK))
     if places.all() or not places.any():
-        raise ValueError(f"{mask}: {'everything' if places.all() else 'nothing'} is inside")
+        raise ValueError(
+            f"{mask}: {'everything' if places.all() else 'nothing'} is inside, of a latent whose "
+            f"places are {BLOCK}×{BLOCK} pixels of {width}×{height}"
+        )
     return places.repeat(BLOCK, axis=0).repeat(BLOCK, axis=1)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from xray import edits as named_edits
+from xray.adapters import weighed
 from xray.batch import EMBEDDED
 from xray.store import TraceError
 from xray.taps import Edit, Observation, matches
@@ -66,11 +67,11 @@ def replay(
     if store is not None and trace.path and Path(store).resolve() == trace.path.resolve():
         raise ValueError(f"store={os.fspath(store)!r} is the trace itself: choose another place")
     a = trace.attrs
-    adapters = [adapter.to_json() for adapter in model.adapters]
-    if a.get("adapters", []) != adapters and a["digest"] != model.digest:
+    then, now = a.get("adapters", []), [adapter.to_json() for adapter in model.adapters]
+    if a["digest"] != model.digest and [*map(weighed, then)] != [*map(weighed, now)]:
         raise ValueError(
-            f"the trace was made with the adapters {a.get('adapters', [])} and this model has "
-            f"{adapters}: load and unload until they agree"
+            f"the trace was made with the adapters {then} and this model has {now}: load and "
+            "unload until they agree"
         )
     if a["digest"] != model.digest:
         raise ValueError(
@@ -108,7 +109,8 @@ def resume(
         step: the step to begin with.
         latent: what this step receives, in place of what it received then.
         **changes: what `generate` is to be asked in place of what it was asked then: another
-            prompt, seed (of the noise put back; the run starts from the latent), guidance, edits.
+            prompt, seed (of the noise put back; the run starts from the latent), guidance, edits,
+            sampler (with its own eta then, unless that is given too).
 
     Returns:
         A `Trace` of the steps from `step` on. With nothing changed its picture has the same bits,
@@ -125,7 +127,11 @@ def resume(
         >>> model.resume(trace, 10, prompt="a blue star").image
     """
     edit = changes.pop("edit", None)
-    asked = {**_asked(trace, edit), **changes}
+    asked = _asked(trace, edit)
+    if changes.get("sampler", asked["sampler"]) != asked["sampler"]:
+        del asked["eta"]  # which was that sampler's
+    del asked["width"], asked["height"]  # the latent has them
+    asked |= changes
     if edit is None:  # an edit that is over by now would be refused as a mistake
         asked["edit"] = [e for e in asked["edit"] if e.steps is None or max(e.steps) >= step]
     lost = "uncond" not in trace.attrs["tokens"] and EMBEDDED in trace.attrs["negative"]

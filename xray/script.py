@@ -23,7 +23,8 @@ import inspect
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
@@ -89,11 +90,16 @@ def run(main: Callable[..., None]) -> None:
     app(main)()
 
 
+# The options that the running command was given, with those that it fills in itself.
+asked: ContextVar[Mapping[str, Any]] = ContextVar("asked", default={})  # noqa: B039
+
+
 def one_line_errors(function: Callable) -> Callable:
     """`function`, whose expected errors end the process with one line in place of a traceback."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
+        before = asked.set(kwargs)
         try:
             return function(*args, **kwargs)
         except KeyboardInterrupt as stop:
@@ -104,6 +110,8 @@ def one_line_errors(function: Callable) -> Callable:
                 raise
             _say(f"error: {_message(error)}", error)
             raise typer.Exit(2) from None
+        finally:
+            asked.reset(before)
 
     return wrapped
 

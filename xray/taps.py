@@ -184,7 +184,7 @@ def observe(
         ``observe(string)``.
 
     Raises:
-        TypeError: `tokens` are not whole numbers, or `pool` is none.
+        TypeError: `pattern` is no text, `tokens` are not whole numbers, or `pool` is none.
         ValueError: no such axis or dtype; `tokens` is empty, `pool` is under 1. Positions that a
             site does not have are refused where its length is known, by the run.
 
@@ -194,6 +194,8 @@ def observe(
         >>> observe("unet/**/self/weights", mean="head", pool=16).pool
         16
     """
+    if not isinstance(pattern, str):
+        raise TypeError(f"observe: a site's name is text, got {pattern!r}")
     if dtype not in (None, "float16", "float32"):
         raise ValueError(f"observe: dtype {dtype!r} is not 'float16' or 'float32'")
     mean = (mean,) if isinstance(mean, str) else tuple(mean)
@@ -309,8 +311,8 @@ def edit(
         An `Edit`, to be given to ``generate(edit=[...])``.
 
     Raises:
-        TypeError: `fn` is not callable or does not take these parameters; `steps` are not whole
-            numbers.
+        TypeError: `pattern` is no text; `fn` is not callable or does not take these parameters;
+            `steps` are not whole numbers.
         ValueError: `branch` is not a branch, a step is negative, a parameter is not finite.
 
     Example:
@@ -318,6 +320,8 @@ def edit(
         >>> off.params
         {'factor': array(0., dtype=float32)}
     """
+    if not isinstance(pattern, str):
+        raise TypeError(f"edit: a site's name is text, got {pattern!r}")
     if not callable(fn):
         raise TypeError(f"edit: fn must be a function, got {fn!r}")
     signature = inspect.signature(fn)

@@ -263,6 +263,11 @@ class DebugTensor(NDArrayOperatorsMixin):
                 f"{self._name} has no coordinate {name!r} to select by (it has "
                 f"{', '.join(coords) or 'none'}){hint}"
             )
+        if np.ndim(label) or isinstance(label, slice):
+            raise ValueError(
+                f"{name} takes one label here, got {label!r}: only dimensions "
+                f"({', '.join(self.dims)}) take several"
+            )
         coord = coords[name]
         (found,) = np.nonzero(coord.values == label)
         if len(found) == 0:

@@ -134,6 +134,8 @@ def order_of_stops(
     most = {"seeds": len(seeds), "circle": 2, "random": 1}[noise]
     if len(seeds) > most:
         raise ValueError(f"noise {noise!r} takes at most {most} seeds, got {len(seeds)}")
+    if noise == "circle" and len(set(seeds)) < len(seeds):
+        raise ValueError(f"a circle through two seeds' noise needs two, got {seeds[0]} twice")
     if noise == "random" and loop:
         raise ValueError("a random walk does not come back: leave out the loop, or take a circle")
     lengths = {len(prompts), len(seeds) if noise == "seeds" else 1}

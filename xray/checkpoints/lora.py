@@ -14,6 +14,7 @@ Reference:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xray.checkpoints.building import FLOATS, accepted_shapes, as_keras
-from xray.checkpoints.files import PICKLES, Tensor, open_tensors, read_json, shown
+from xray.checkpoints.files import PICKLES, Tensor, open_tensors, read_json, sha256, shown
 from xray.checkpoints.names import diffusers_name, ldm_name
 
 if TYPE_CHECKING:
@@ -217,6 +218,19 @@ def _flat_names(key: str, arch: Architecture) -> list[str]:
 # ------------------------------------------------------------------------------------ settings
 
 
+def lora_digest(path: Path) -> str:
+    """sha256 of a LoRA's file or, where PEFT's configuration beside it has a say, of both."""
+    beside = _beside(path)
+    if beside is None:
+        return sha256(path)
+    return hashlib.sha256(sha256(path).encode() + beside.read_bytes()).hexdigest()
+
+
+def _beside(path: Path) -> Path | None:
+    beside = path.parent / "adapter_config.json"
+    return beside if path.name in FILES and beside.is_file() else None
+
+
 def _settings(path: Path) -> dict[str, Any]:
     """What stands beside the tensors of alpha, where they do not tell: PEFT's configuration.
 
@@ -224,8 +238,7 @@ def _settings(path: Path) -> dict[str, Any]:
     """
     from safetensors import safe_open
 
-    beside = path.parent / "adapter_config.json"
-    if path.name in FILES and beside.is_file():
+    if beside := _beside(path):
         return read_json(beside)
     if path.suffix in PICKLES:
         return {}

@@ -44,11 +44,10 @@ from xray import fidelity, page
 from xray.checkpoints import load
 from xray.checkpoints.files import sha256
 from xray.generator import Generator
-from xray.miniature import grounding, metrics
+from xray.miniature import grounding, metrics, numbers
 from xray.miniature.corpus import captions_seen, stream_seed
 from xray.miniature.hearing import heard
 from xray.miniature.judge import accuracy, load_judge, round_trip, shipped_judge
-from xray.miniature.numbers import counted
 from xray.miniature.scenes import Scene, caption_pairs, image, scene
 from xray.miniature.scoring import Score, Seen, score, shares, statement
 from xray.sheet import Sheet
@@ -562,7 +561,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", default="mini", help="mini, or a folder that was exported")
     parser.add_argument("--judge", type=Path, help="its weights; by default the shipped ones")
     parser.add_argument("--out", type=Path, required=True, help="folder of the report")
-    parser.add_argument("--captions", type=counted, help="of each split")
+    parser.add_argument("--captions", type=numbers.counted, help="of each split")
     for name, what in (("pictured", "encoded scenes"), ("described", "captions of the text stage")):
         parser.add_argument(
             f"--{name}",
@@ -572,7 +571,7 @@ def main(arguments: list[str] | None = None) -> None:
             help=f"{what} of your own training, whose captions are avoided",
         )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=numbers.seed, default=0)
     parser.add_argument("--quick", action="store_true", help="a smoke run of a minute or two")
     args = parser.parse_args(arguments)
     for name in ("pictured", "described"):

@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xray.miniature import numbers
 from xray.miniature.drawing import BACKGROUNDS, COLOURS, THINGS
-from xray.miniature.numbers import above_zero, counted
 from xray.miniature.scenes import FILLS, SIDE, SIZES, Scene, image, scene
 from xray.miniature.scoring import Seen, Thing, score, shares, statement, truth
 from xray.resources import shipped
@@ -282,11 +282,17 @@ def _split(cells: Any) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m xray.miniature.judge", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and curve")
-    parser.add_argument("--minutes", type=above_zero, default=60.0, help="of training, in all")
+    parser.add_argument(
+        "--minutes", type=numbers.above_zero, default=60.0, help="of training, in all"
+    )
     parser.add_argument("--model", default="mini", help="whose autoencoder makes the round trips")
-    parser.add_argument("--round-trips", type=int, default=4000, help="0 needs no model")
-    parser.add_argument("--tests", type=counted, default=1000, help="pictures of each kind at last")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--round-trips", type=numbers.from_zero, default=4000, help="0 needs no model"
+    )
+    parser.add_argument(
+        "--tests", type=numbers.counted, default=1000, help="pictures of each kind at last"
+    )
+    parser.add_argument("--seed", type=numbers.seed, default=0)
     args = parser.parse_args(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
 

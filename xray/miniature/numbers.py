@@ -25,6 +25,16 @@ def counted(text: str) -> int:
     return _checked(text, int, lambda n: n >= 1, "it must be a whole number of at least 1")
 
 
+def from_zero(text: str) -> int:
+    """A whole number of at least 0, as an argparse ``type``."""
+    return _checked(text, int, lambda n: n >= 0, "it must be a whole number of at least 0")
+
+
+def seed(text: str) -> int:
+    """What NumPy and Keras both take to draw from, as an argparse ``type``."""
+    return _checked(text, int, lambda n: 0 <= n < 2**32, "a seed is a whole number from 0 to 2³²−1")
+
+
 def _checked(text: str, kind: type[_T], fits: Callable[[_T], bool], wanted: str) -> _T:
     with contextlib.suppress(ValueError):
         if fits(value := kind(text)):

@@ -44,9 +44,9 @@ from xray.architecture import (
     build_unet,
 )
 from xray.checkpoints.files import save_tensors
+from xray.miniature import numbers
 from xray.miniature.corpus import chances, described, pictured, stream_seed
 from xray.miniature.meaning import ANSWERS, meaning
-from xray.miniature.numbers import above_zero, counted
 from xray.miniature.scenes import Scene, image, scene
 from xray.miniature.sizes import MERGES, MINI, TEXT_LENGTH
 from xray.miniature.training import CHECKPOINT, Report, assign, averages, fit, progress
@@ -101,15 +101,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m xray.miniature.train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and curves")
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
-    parser.add_argument("--minutes", type=above_zero, help="budget of the stage named by --stage")
-    parser.add_argument("--scenes", type=counted, help="scenes to encode in the latents stage")
+    parser.add_argument(
+        "--minutes", type=numbers.above_zero, help="budget of the stage named by --stage"
+    )
+    parser.add_argument(
+        "--scenes", type=numbers.counted, help="scenes to encode in the latents stage"
+    )
     parser.add_argument("--start", type=Path, help="begin from this model, such as weights/mini")
     parser.add_argument(
         "--learning-rate",
-        type=above_zero,
+        type=numbers.above_zero,
         help=f"the highest, {Budget.learning_rate:g} by default; half of it after a long --start",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=numbers.seed, default=0)
     parser.add_argument("--quick", action="store_true", help="a smoke run of about two minutes")
     args = parser.parse_args(arguments)
 

@@ -183,7 +183,8 @@ def scales_figure(data: xarray.Dataset, lines: Sequence[str]) -> Figure:
         axes.set_ylim(bottom=0)
         axes.axvline(1, color=QUIET, linewidth=0.8, linestyle=":")
         if name == "overshoot":
-            axes.set_ylim(0, max(float(data[name].max()), 1e-3))  # less is nothing to be seen
+            most = max(float(data[name].max()), 1e-3)  # less is nothing to be seen
+            axes.set_ylim(0, 1.05 * most)
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=2))
     return figure
 

@@ -77,7 +77,7 @@ def receptive_field(data: xarray.Dataset, made: str) -> Figure:
         axes.add_patch(Rectangle(corner, factor, factor, fill=False, edgecolor="white"))
     last, tall = figure.axes[data.sizes["channel"] - 1].get_position(), figure.get_figheight()
     x, y = last.x1 * page.WIDTH + 0.12, last.y0 * tall
-    panels.bar(figure, x, y, last.height * tall, MAPS, DEEPEST, 0, "dB, the largest is 0")
+    panels.bar(figure, x, y, last.height * tall, MAPS, DEEPEST, 0, "dB, each largest is 0")
     return figure
 
 

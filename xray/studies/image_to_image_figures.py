@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,14 @@ def figures(
         "strength": strength_figure(
             data, [f"{picture} · “{prompt}” · {how}"], run.attrs["rgb_matrix"]
         ),
-        "resumed": resumed_figure(data, [f"“{prompt}”; another: “{other}” · {how}"]),
+        "resumed": resumed_figure(
+            data,
+            [
+                f"“{prompt}”; another: “{other}” · {how}",
+                "The run that gets other noise from a step on is one with eta 1, and so another "
+                "picture as it was; it begins with the same noise.",
+            ],
+        ),
         "operated": operated_figure(
             data,
             decoded(model, estimates),
@@ -89,9 +97,7 @@ def resumed_figure(data: xarray.Dataset, lines: Sequence[str]) -> Figure:
     steps = data["from_step"].values
     sheet = Sheet(shape[0], len(steps) + 1, shape[1] / shape[2], left=1.5)
     below = 2.75
-    figure = page.new(
-        "The same run, with something changed on the way", lines, below=below + sheet.tall
-    )
+    figure = page.new("Runs with something changed on the way", lines, below=below + sheet.tall)
     rows = [
         [*made, whole]
         for made, whole in zip(data["resumed"].values, data["whole"].values, strict=True)
@@ -100,7 +106,7 @@ def resumed_figure(data: xarray.Dataset, lines: Sequence[str]) -> Figure:
         figure,
         below + sheet.tall,
         rows,
-        row_names=[str(change) for change in data["change"].values],
+        row_names=[tuple(textwrap.wrap(str(each), 13)) for each in data["change"].values],
         column_names=[*(f"from step {step}" for step in steps), "as it was"],
     )
     axes = page.axes(figure, sheet.left, 0.6, WIDTH - sheet.left - MARGIN, 1.75)

@@ -66,6 +66,10 @@ def measure(
     clean = _decoded(model, latent)
     noise = initial_noise(seed, latent.shape) * latent.std()
     places = latent.shape[0] * latent.shape[1]
+    if min(shares) * places < 1:
+        raise ValueError(
+            f"share {min(shares):g} is less than one of the latent's {places} positions"
+        )
     order = np.random.default_rng(seed).permutation(places).reshape(*latent.shape[:2], 1)
     floats = pixels_of(pixels)[0]
     pixel_noise = initial_noise(seed, floats.shape) * floats.std()
@@ -77,7 +81,7 @@ def measure(
         if kind == "channel":
             where = np.arange(latent.shape[-1]) == part
         else:
-            where = order < max(1, round(part * places))
+            where = order < round(part * places)
         return _decoded(model, latent + np.float32(amplitude) * noise * where)
 
     sets = {
@@ -194,6 +198,8 @@ def curves(data: xarray.Dataset, made: str) -> Figure:
         "whole latent, also for a single channel, or of the pixels.",
         made,
     ]
+    if any(np.isinf(data[f"{name}_psnr"]).any() for name in ("grid", "kind", "channel")):
+        lines.insert(1, "At the upper edge: no difference at all.")
     figure = page.new("Quality by amplitude of the noise", lines, below=5.9)
     sets = {
         "grid": ("Some of the latent’s positions", [f"{100 * s:g} %" for s in data.share.values]),
@@ -209,7 +215,9 @@ def curves(data: xarray.Dataset, made: str) -> Figure:
             _plot(axes, data.amplitude.values, data[f"{name}_{measure_}"].values, labels)
             axes.set_ylim(min(0, finite.min()), 1.05 * finite.max(initial=1.0))
             if not row:
-                axes.legend(frameon=False, fontsize=9, loc="upper right", borderpad=0)
+                axes.legend(
+                    frameon=False, fontsize=9, loc="upper right", borderpad=0, handlelength=2.8
+                )
     return figure
 
 
@@ -219,6 +227,9 @@ def _plot(axes: Axes, amplitudes: np.ndarray, rows: np.ndarray, labels: Sequence
         axes.plot(
             amplitudes, values, marker="o", markersize=4, linewidth=2, label=labels[k], **style
         )
+        if len(same := amplitudes[np.isinf(values)]):
+            edge = {"marker": "^", "linestyle": "", "transform": axes.get_xaxis_transform()}
+            axes.plot(same, np.ones(len(same)), color=style["color"], clip_on=False, **edge)
     axes.set_xscale("log")
     axes.minorticks_off()
     axes.set_xticks(amplitudes, [f"{a:g}" for a in amplitudes])

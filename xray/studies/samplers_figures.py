@@ -130,16 +130,19 @@ def _draw_paths(axes: Axes, data: xarray.Dataset, planes: xarray.DataArray) -> N
 # ------------------------------------------------------------------------------------------ errors
 
 
+def _images(data: xarray.Dataset) -> str:
+    count = data.sizes["image"]
+    return f"{count} images, the median" if count > 1 else "1 image"
+
+
 def errors_figure(data: xarray.Dataset, made: str) -> Figure:
     """Distance from the long run's end over evaluations, steps and seconds."""
     solving = data.sel(sampler=data["deterministic"])
     error, doubt = solving["distance"].median("image"), float(data["doubt"].median())
-    count = data.sizes["image"]
     figure = page.new(
         "How far from the long run’s end, and at what cost",
         [
-            f"{made} · timesteps {data.attrs['compared_spacing']} · "
-            f"{count} image{'s' * (count > 1)}{', the median' * (count > 1)}",
+            f"{made} · timesteps {data.attrs['compared_spacing']} · {_images(data)}",
             f"Compared with {_reference(data)}; grey, how far a run of half its length ends from "
             "it. Samplers that put noise back make another picture and have no such error.",
         ],
@@ -204,7 +207,7 @@ def spacings_figure(data: xarray.Dataset, schedule: NoiseSchedule, made: str) ->
     figure = page.new(
         f"Where {steps} steps are spent",
         [
-            made,
+            f"{made} · {_images(data)}",
             f"Compared with {_reference(data)}. Leading timesteps begin at less noise than the "
             "latent has: the run is off before its first step.",
         ],

@@ -119,7 +119,7 @@ def measure(
         says. By (way, eta, image, point), a point more than steps, the last the finished latent:
         ``rms`` of the latent and ``fine``, of its finest octave; for each of these (real, point)
         ``rms_expected`` and ``fine_expected``, those of the real latents noised so far, and (eta,
-        point) ``rms_left`` and ``fine_left``, those of the mean real latent with `noise_left`.
+        point) ``rms_left`` and ``fine_left``, their mean over the real latents with `noise_left`.
 
         ``picture`` (way, eta, image, pixel_y, pixel_x, rgb). Of the first image, by (way, eta,
         step, y, x, channel): ``noise``, as predicted, ``added``, as put back, and ``denoised``.
@@ -167,7 +167,12 @@ def measure(
     }
     for name, power in powers.items():
         expected = np.array([strength(schedule, times, one) for one in power])
-        lacking = np.array([strength(schedule, times, power.mean(), share) for share in left])
+        lacking = np.array(
+            [
+                np.mean([strength(schedule, times, one, share) for one in power], axis=0)
+                for share in left
+            ]
+        )
         values |= {
             name: ((*by, "point"), each(name)),
             f"{name}_expected": (("real", "point"), expected),
