@@ -113,7 +113,7 @@ def test_the_same_seed_gives_the_same_and_another_another(model):
         ({"amplitudes": [0.5, 0]}, "amplitude must be above 0, got 0"),
         ({"amplitudes": [float("nan")]}, "amplitude must be above 0, got nan"),
         ({"shares": [1.5]}, "share must be above 0 and at most 1, got 1.5"),
-        ({"shares": [0.5, 1e-4]}, "share 0.0001 is less than one of the latent's .* positions"),
+        ({"shares": [0.5, 1e-4]}, "share 0.0001 is none of the latent's .* positions"),
         ({"shares": []}, "share must be above 0 and at most 1, got none"),
     ],
 )

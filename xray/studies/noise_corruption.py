@@ -57,6 +57,7 @@ def measure(
         everything (kind, amplitude; see `KINDS`) and for ``channel`` alone (channel, amplitude):
         ``…_picture``, uint8, and ``…_psnr`` and ``…_ssim`` against the same without noise: the
         undisturbed latent decoded, ``clean``, or for noise in the pixels the ``picture`` itself.
+        Each share has its number of ``positions``.
     """
     for name, values, most in (("amplitude", amplitudes, np.inf), ("share", shares, 1.0)):
         if wrong := [v for v in values if not 0 < v <= most] or not len(values):
@@ -66,10 +67,9 @@ def measure(
     clean = _decoded(model, latent)
     noise = initial_noise(seed, latent.shape) * latent.std()
     places = latent.shape[0] * latent.shape[1]
-    if min(shares) * places < 1:
-        raise ValueError(
-            f"share {min(shares):g} is less than one of the latent's {places} positions"
-        )
+    counts = {share: round(share * places) for share in shares}
+    if not min(counts.values()):
+        raise ValueError(f"share {min(shares):g} is none of the latent's {places} positions")
     order = np.random.default_rng(seed).permutation(places).reshape(*latent.shape[:2], 1)
     floats = pixels_of(pixels)[0]
     pixel_noise = initial_noise(seed, floats.shape) * floats.std()
@@ -81,7 +81,7 @@ def measure(
         if kind == "channel":
             where = np.arange(latent.shape[-1]) == part
         else:
-            where = order < round(part * places)
+            where = order < counts[part]
         return _decoded(model, latent + np.float32(amplitude) * noise * where)
 
     sets = {
@@ -106,6 +106,7 @@ def measure(
             stacked = np.stack(values).reshape(*shape, *np.shape(values[0]))
             variables[f"{name}_{suffix}"] = (dims + image[: stacked.ndim - 2], stacked)
     coords = {"share": list(shares), "amplitude": list(amplitudes), "kind": list(KINDS)}
+    coords |= {"positions": ("share", [counts[share] for share in shares])}
     coords |= {"channel": np.arange(latent.shape[-1])}
     variables |= {"picture": (image, pixels), "clean": (image, clean)}
     attrs = {"seed": seed, "positions": places, "latent_std": float(latent.std())}
@@ -146,7 +147,8 @@ def grid(data: xarray.Dataset, made: str) -> Figure:
         [
             "Rows: share of the latent’s positions that get noise. Columns: its amplitude, in "
             "standard deviations of the latent. dB: PSNR against the undisturbed latent decoded.",
-            f"{made} · {data.attrs['positions']} positions",
+            f"{made} · {', '.join(map(str, data.positions.values))} of "
+            f"{data.attrs['positions']} positions",
         ],
         list(data["grid_picture"].values),
         heads=_heads(data),
