@@ -67,8 +67,8 @@ def measure(
     clean = _decoded(model, latent)
     noise = initial_noise(seed, latent.shape) * latent.std()
     places = latent.shape[0] * latent.shape[1]
-    counts = {share: round(share * places) for share in shares}
-    if not min(counts.values()):
+    counts = [round(share * places) for share in shares]
+    if not min(counts):
         raise ValueError(f"share {min(shares):g} is none of the latent's {places} positions")
     order = np.random.default_rng(seed).permutation(places).reshape(*latent.shape[:2], 1)
     floats = pixels_of(pixels)[0]
@@ -81,7 +81,7 @@ def measure(
         if kind == "channel":
             where = np.arange(latent.shape[-1]) == part
         else:
-            where = order < counts[part]
+            where = order < round(part * places)
         return _decoded(model, latent + np.float32(amplitude) * noise * where)
 
     sets = {
@@ -106,7 +106,7 @@ def measure(
             stacked = np.stack(values).reshape(*shape, *np.shape(values[0]))
             variables[f"{name}_{suffix}"] = (dims + image[: stacked.ndim - 2], stacked)
     coords = {"share": list(shares), "amplitude": list(amplitudes), "kind": list(KINDS)}
-    coords |= {"positions": ("share", [counts[share] for share in shares])}
+    coords |= {"positions": ("share", counts)}
     coords |= {"channel": np.arange(latent.shape[-1])}
     variables |= {"picture": (image, pixels), "clean": (image, clean)}
     attrs = {"seed": seed, "positions": places, "latent_std": float(latent.std())}
