@@ -283,6 +283,8 @@ class DebugTensor(NDArrayOperatorsMixin):
     def word(self, word: str, occurrence: int | None = None) -> DebugTensor:
         """The part that belongs to one word of the prompt, its tokens summed.
 
+        Where only some tokens were recorded (`xray.observe(tokens=…)`), those of them that were.
+
         Args:
             word: a word of the prompt, upper or lower case.
             occurrence: which one, from 0, if the prompt has the word more than once.
