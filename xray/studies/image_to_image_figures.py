@@ -44,8 +44,8 @@ def figures(
             data,
             [
                 f"“{prompt}”; another: “{other}” · {how}",
-                "The run that gets other noise from a step on is one with eta 1, and so another "
-                "picture as it was; it begins with the same noise.",
+                "Other noise put back: in a run with eta 1, which begins with the same noise and "
+                "is another picture",
             ],
         ),
         "operated": operated_figure(
