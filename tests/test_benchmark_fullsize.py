@@ -142,3 +142,9 @@ def test_bad_options_are_told_before_anything_starts(asked, told, tmp_path):
     result = CliRunner().invoke(running.app("benchmark_fullsize"), [*asked, *out])
     assert result.exit_code == 2 and told in " ".join(result.output.split())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--size=128", "--steps=3"])
+def test_quick_says_its_own_size_and_steps(option):
+    refused = CliRunner().invoke(running.app("benchmark_fullsize"), ["--quick", option])
+    assert refused.exit_code == 2 and "leave these out" in refused.stderr
