@@ -80,12 +80,12 @@ def noise_left(schedule: NoiseSchedule, timesteps: Sequence[float], share: float
 
 
 def strength(
-    schedule: NoiseSchedule, timesteps: Sequence[float], power: float, left: Any = 1.0
+    schedule: NoiseSchedule, timesteps: Sequence[float], power: Any, left: Any = 1.0
 ) -> np.ndarray:
     """Root mean square of a latent at each timestep: √(ᾱ power + left² (1 − ᾱ)).
 
     Args:
-        power: mean square of the clean latent, or of one octave of it.
+        power: mean square of the clean latent, or of one octave of it; (n, 1) for several.
         left: the noise that is there, by what should be.
     """
     alphas = np.array([schedule.alpha_cumprod(t) for t in timesteps])
@@ -166,13 +166,9 @@ def measure(
         "picture": ((*by, *PICTURE), each("pixels")),
     }
     for name, power in powers.items():
-        expected = np.array([strength(schedule, times, one) for one in power])
-        lacking = np.array(
-            [
-                np.mean([strength(schedule, times, one, share) for one in power], axis=0)
-                for share in left
-            ]
-        )
+        each_power = power[:, None]
+        expected = strength(schedule, times, each_power)
+        lacking = np.array([strength(schedule, times, each_power, s).mean(axis=0) for s in left])
         values |= {
             name: ((*by, "point"), each(name)),
             f"{name}_expected": (("real", "point"), expected),
