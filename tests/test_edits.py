@@ -200,6 +200,25 @@ def test_an_edit_is_on_at_its_steps_only(model, plain):
     assert not any(same(edited, plain, site, step=1) for site in every)
 
 
+@pytest.mark.parametrize(
+    "site", ["unet/time", "unet/conv_in/out", "unet/down.0/res.0/time", SELF, f"{SELF[:-7]}out"]
+)
+def test_an_edit_before_the_text_has_a_part_tells_the_branches_apart(model, plain, site):
+    """Up to there both branches are computed once, and each for itself where one is edited."""
+    asked = {"record": ["sampler/*", observe(site, dtype="float32")]}
+    one = run(model, edit(site, edits.scale, factor=1.0), **asked)
+    assert same(one, plain, *plain.sites)
+    uncond, cond = (one.sel(site, branch=b).values for b in ("uncond", "cond"))
+    np.testing.assert_array_equal(uncond, cond)
+
+    half = run(model, edit(site, edits.scale, factor=0.5, branch="cond"), **asked)
+    assert same(half, plain, "sampler/noise_uncond", step=0)
+    assert not same(half, plain, "sampler/noise_cond", step=0)
+    uncond, cond = (half.sel(site, step=0, branch=b).values for b in ("uncond", "cond"))
+    np.testing.assert_array_equal(cond, 0.5 * uncond)
+    np.testing.assert_array_equal(uncond, one.sel(site, step=0, branch="uncond").values)
+
+
 def test_steps_are_counted_from_the_beginning_of_the_whole_run(model, plain):
     part = {"latent": plain.sel("sampler/latent", step=1).values, "start_step": 1}
     edited = run(model, edit(SKIP, edits.scale, factor=0.0, steps=[2]), **part)

@@ -378,6 +378,32 @@ def test_an_edit_of_one_branch_leaves_the_other_to_the_bit():
     np.testing.assert_array_equal(cond, X[1:] + 1)
 
 
+@pytest.mark.parametrize(
+    ("asked", "times_run"),
+    [([], 1), ([edit("unet/up.0/**", add, amount=1.0)], 1), ([edit("unet/out", keep)], 2)],
+)
+def test_what_branches_share_runs_once_unless_it_is_edited(asked, times_run):
+    tap, runs = tap_of(*asked), []
+
+    def run(tap):
+        runs.append(tap.branches)
+        return tap("unet/out", X[:1]), X[1:]
+
+    out, rest = tap.same_for_branches(run)
+    assert runs == [("uncond",), ("cond",)][:times_run]
+    np.testing.assert_array_equal(out, tf.concat([X[:1]] * 2, 0))
+    np.testing.assert_array_equal(rest, tf.concat([X[1:]] * 2, 0))
+    assert tap.visited == {"unet/out": X.shape[1:]}
+    np.testing.assert_array_equal(tap.observed["unet/out"], tf.stack([X[:1]] * 2))
+
+
+def test_a_nan_in_one_branch_of_what_they_share_is_noticed():
+    for factor, broken in [(2.0, False), (0.0, True)]:
+        tap = tap_of(edit("unet/out", times, factor=factor, branch="cond"))
+        tap.same_for_branches(lambda tap: tap("unet/out", tf.where(X[:1] > 3, X[:1], np.inf)))
+        assert {site: bool(flag) for site, flag in tap.broken.items()} == {"unet/out": broken}
+
+
 def test_an_edit_that_is_off_is_not_there_even_if_it_breaks():
     tap = tap_of(edit("unet/out", times, factor=0.0), active=[False, False])
     out = tap("unet/out", tf.where(X > 3, X, np.inf))  # times 0 is NaN

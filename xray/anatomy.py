@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from xray.taps import Tap
+
 if TYPE_CHECKING:
     from xray.program import Part
 
@@ -146,21 +148,13 @@ def dissect(part: Part, shapes: Sequence[tuple[int, ...]]) -> Network:
     return Network(part.name, blocks, skips, tuple(traced.outputs[0].shape), traced, ranges)
 
 
-class _Sites:
-    """Stands in place of a `xray.taps.Tap` and only takes down where the sites are."""
+class _Sites(Tap):
+    """Asks for nothing, and takes down where the sites are."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.last: dict[str, Any] = {}  # what each block left at its last site
         self.skips: dict[str, Any] = {}
-
-    def wants(self, site: str) -> bool:
-        return False
-
-    def pool(self, site: str, shape: tuple[int, ...]) -> None:
-        return None
-
-    def passes(self, site: str, shape: tuple[int, ...]) -> None:
-        pass
 
     def __call__(self, site: str, x: Any) -> Any:
         if "/skip." in site:

@@ -28,7 +28,7 @@ from xray.attention import (
     attention_weights,
     weighted_values,
 )
-from xray.networks import Autoencoder, TextEncoder, UNet
+from xray.networks import Autoencoder, Level, TextEncoder, UNet
 from xray.taps import Tap
 
 HELD = 2**22  # numbers of the widest layer at a time
@@ -72,43 +72,47 @@ def text_encoder(net: TextEncoder, tokens: Any, tap: Tap) -> Any:
 
 
 def unet(net: UNet, latent: Any, timestep_embedding: Any, context: Any, tap: Tap) -> Any:
-    """One noise prediction.
+    """One noise prediction for each guidance branch.
 
     Args:
         net: the U-Net's layers.
         latent: (n, h/8, w/8, 4), variance preserving.
         timestep_embedding: (n, width) sinusoids, see `timestep_embedding`.
-        context: (n, length, text width), the text encoder's output.
+        context: (branches · n, length, text width), the text encoder's output, of one of the tap's
+            branches after the other.
         tap: what is observed and edited.
 
     Returns:
-        (n, h/8, w/8, 4): the noise, or what the model predicts instead.
+        (branches · n, h/8, w/8, 4): the noise, or what the model predicts instead.
     """
-    time = dense(net.time[1], silu(dense(net.time[0], timestep_embedding)))
-    time = tap("unet/time", time)
+    first = net.down[0]
 
-    x = tap("unet/conv_in/out", conv(net.conv_in, latent))
-    skips = [x]
+    def before_text(tap: Tap) -> Any:
+        time = dense(net.time[1], silu(dense(net.time[0], timestep_embedding)))
+        time = tap("unet/time", time)
+        start = tap("unet/conv_in/out", conv(net.conv_in, latent))
+        x = _res_block("unet/down.0/res.0", first.res[0], start, time, tap)
+        return time, start, x, _self_attention("unet/down.0/attn.0", first.attn[0], x, tap)
+
+    # Branches differ in their text, which nothing has seen before the first cross-attention.
+    time, start, x, y = tap.same_for_branches(before_text)
+    x = _cross_attention("unet/down.0/attn.0", first.attn[0], x, y, context, tap, net)
+    skips = [start, x]
     for i, level in enumerate(net.down):
-        for j, block in enumerate(level.res):
-            x = _res_block(f"unet/down.{i}/res.{j}", block, x, time, tap)
-            if level.attn:
-                x = _transformer(f"unet/down.{i}/attn.{j}", level.attn[j], x, context, tap, net)
+        for j in range(0 if i else 1, len(level.res)):
+            x = _block(f"unet/down.{i}", level, j, x, time, context, tap, net)
             skips.append(x)
         if level.resample:
             x = tap(f"unet/down.{i}/downsample/out", conv(level.resample, x))
             skips.append(x)
 
-    x = _res_block("unet/mid/res.0", net.mid.res[0], x, time, tap)
-    x = _transformer("unet/mid/attn.0", net.mid.attn[0], x, context, tap, net)
-    x = _res_block("unet/mid/res.1", net.mid.res[1], x, time, tap)
+    for j in range(len(net.mid.res)):
+        x = _block("unet/mid", net.mid, j, x, time, context, tap, net)
 
     for i, level in enumerate(net.up):
-        for j, block in enumerate(level.res):
+        for j in range(len(level.res)):
             x = tf.concat([x, tap(f"unet/up.{i}/skip.{j}", skips.pop())], axis=-1)
-            x = _res_block(f"unet/up.{i}/res.{j}", block, x, time, tap)
-            if level.attn:
-                x = _transformer(f"unet/up.{i}/attn.{j}", level.attn[j], x, context, tap, net)
+            x = _block(f"unet/up.{i}", level, j, x, time, context, tap, net)
         if level.resample:
             x = conv(level.resample.conv, upsample(x))
             x = tap(f"unet/up.{i}/upsample/out", x)
@@ -159,6 +163,18 @@ def timestep_embedding(timestep: float, width: int) -> np.ndarray:
 # ---------------------------------------------------------------------------------------- blocks
 
 
+def _block(
+    at: str, level: Level, j: int, x: Any, time: Any, context: Any, tap: Tap, net: UNet
+) -> Any:
+    """A residual block and the transformer that follows it, if one does."""
+    x = _res_block(f"{at}/res.{j}", level.res[j], x, time, tap)
+    if j < len(level.attn):
+        name, transformer = f"{at}/attn.{j}", level.attn[j]
+        y = _self_attention(name, transformer, x, tap)
+        x = _cross_attention(name, transformer, x, y, context, tap, net)
+    return x
+
+
 def _res_block(name: str, block: Any, x: Any, time: Any, tap: Tap) -> Any:
     y = conv(block.entry_flow[2], silu(group_norm(block.entry_flow[0], x)))
     shift = tap(f"{name}/time", dense(block.embedding_flow[1], silu(time)))
@@ -178,25 +194,32 @@ def _shortcut(block: Any, x: Any) -> Any:
     return x if x.shape[-1] == block.output_dim else conv(block.residual_projection, x)
 
 
-def _transformer(name: str, block: Any, x: Any, context: Any, tap: Tap, net: UNet) -> Any:
-    grid = x.shape[1:3]
-    inner = block.transformer_block
-    y = _project(block.proj1, group_norm(block.norm, x))
-    y = tf.reshape(y, (y.shape[0], -1, y.shape[-1]))
-    for kind, norm, a in (
-        ("self", inner.norm1, inner.attn1),
-        ("cross", inner.norm2, inner.attn2),
-    ):
-        z = layer_norm(norm, y)
-        source = z if kind == "self" else context
-        q, k, v = dense(a.to_q, z), dense(a.to_k, source), dense(a.to_v, source)
-        key_grid = grid if kind == "self" else None
-        z = _attend(f"{name}/{kind}", q, k, v, a.num_heads, tap, grid=grid, key_grid=key_grid)
-        z = _on_grid(dense(a.out_proj, z), grid)
-        y = y + _off_grid(tap(f"{name}/{kind}/out", z))
+def _self_attention(name: str, block: Any, x: Any, tap: Tap) -> Any:
+    """A transformer's first half, (n, y, x, c) → (n, positions, c), which sees no text."""
+    y = _off_grid(_project(block.proj1, group_norm(block.norm, x)))
+    inner, grid = block.transformer_block, x.shape[1:3]
+    z = layer_norm(inner.norm1, y)
+    return y + _attention_layer(f"{name}/self", inner.attn1, z, z, tap, grid=grid, key_grid=grid)
+
+
+def _cross_attention(
+    name: str, block: Any, x: Any, y: Any, context: Any, tap: Tap, net: UNet
+) -> Any:
+    """Its second half, the feed-forward layers with it, for what the first made of x."""
+    inner, grid = block.transformer_block, x.shape[1:3]
+    z = layer_norm(inner.norm2, y)
+    y = y + _attention_layer(f"{name}/cross", inner.attn2, z, context, tap, grid=grid)
     z = _on_grid(_feed_forward(inner, layer_norm(inner.norm3, y), net), grid)
     y = y + _off_grid(tap(f"{name}/ff/out", z))
     return tap(f"{name}/out", _project(block.proj2, _on_grid(y, grid)) + x)
+
+
+def _attention_layer(
+    name: str, a: Any, x: Any, source: Any, tap: Tap, *, grid: Any, key_grid: Any = None
+) -> Any:
+    q, k, v = dense(a.to_q, x), dense(a.to_k, source), dense(a.to_v, source)
+    x = _attend(name, q, k, v, a.num_heads, tap, grid=grid, key_grid=key_grid)
+    return _off_grid(tap(f"{name}/out", _on_grid(dense(a.out_proj, x), grid)))
 
 
 def _feed_forward(inner: Any, x: Any, net: UNet) -> Any:

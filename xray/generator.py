@@ -364,13 +364,17 @@ class Generator:
 
 
 def _unet_of(net: UNet) -> Callable:
-    """The U-Net on both guidance branches at once: the latent is one, the contexts are several."""
+    """The U-Net on both guidance branches at once: the latent is one, the contexts are several.
+
+    Called alone it knows of no branches: each of several contexts is an image of its own.
+    """
 
     def run(tap: Any, latent: Any, embedding: Any, context: Any) -> Any:
         import tensorflow as tf
 
-        branches = context.shape[0] // latent.shape[0]
-        latent, embedding = (tf.concat([x] * branches, axis=0) for x in (latent, embedding))
+        images = context.shape[0] // len(tap.branches)
+        count = images // latent.shape[0]
+        latent, embedding = (tf.concat([x] * count, axis=0) for x in (latent, embedding))
         return forward.unet(net, latent, embedding, context, tap)
 
     return run

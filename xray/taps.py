@@ -457,6 +457,48 @@ class Tap:
             self.observed[site] = self._observe(observation, site, x)
         return x
 
+    def same_for_branches(self, run: Callable[[Tap], Any]) -> Any:
+        """Run what knows nothing of guidance branches once for all of them.
+
+        If it is edited, it runs for each branch on its own, always on the images of one: edits that
+        change nothing, or only the other branch, change no bit.
+
+        Args:
+            run: ``run(tap)``, which returns tensors of the images of one branch.
+
+        Returns:
+            Such tensors of all branches.
+        """
+        import tensorflow as tf
+
+        if len(self.branches) == 1:
+            return run(self)
+        taps, outputs = [], []
+        for b, branch in enumerate(self.branches):
+            inputs = [(active[b : b + 1], params) for active, params in self.inputs]
+            tap = Tap(
+                self.observations,
+                self.edits,
+                branches=(branch,),
+                tokens=self.tokens,
+                step=self.step,
+                timestep=self.timestep,
+                inputs=inputs,
+                fence=self.fence,
+            )
+            outputs.append(run(tap))
+            taps.append(tap)
+            if not tap.broken:  # no edit was met
+                break
+
+        def together(*each: Any) -> Any:
+            return tf.concat(each * (len(self.branches) // len(each)), axis=0)
+
+        self.visited |= taps[0].visited
+        self.observed |= tf.nest.map_structure(together, *(t.observed for t in taps))
+        self.broken |= tf.nest.map_structure(lambda *b: tf.reduce_any(b), *(t.broken for t in taps))
+        return tf.nest.map_structure(together, *outputs)
+
     def _edit(self, site: str, x: Any) -> Any:
         import tensorflow as tf
 
