@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import tensorflow as tf
 from xray import memory
 from xray.architecture import unwritten
 from xray.reserve import as_tensor, reserved
+
+HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def test_arrays_begin_in_memory_where_tensorflow_takes_them_as_they_are():
@@ -46,3 +49,17 @@ def test_what_is_not_written_takes_no_memory_and_what_is_let_go_is_given_back():
     variable.assign(unwritten((size // 4,)))
     assert memory.own("self") - before < size / 8
     assert np.prod(variable.shape) == size // 4
+
+
+def huge_pages() -> int:
+    """Kilobytes of this process in pages larger than usual."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("AnonHugePages"))
+
+
+@pytest.mark.skipif(not HUGE.is_file() or "[never]" in HUGE.read_text(), reason="no huge pages")
+def test_large_arrays_lie_in_large_pages():
+    before = huge_pages()
+    array = reserved((2**26,))
+    array[...] = 1.0
+    assert huge_pages() - before > 0.9 * array.nbytes / 1024
