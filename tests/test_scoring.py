@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from xray.miniature.captions import Word
@@ -164,6 +164,7 @@ def test_inside_is_the_smaller_of_two_and_excludes_beside():
 
 
 @given(SEEDS, SPLITS)
+@example(6263, "held_out")  # "to the right of a pink fish is a small pink fish", and both are small
 @settings(max_examples=100, deadline=None)
 def test_a_relation_stated_the_other_way_round_fails(seed, split):
     s = scene(seed, split=split, objects=(2,))
@@ -171,13 +172,14 @@ def test_a_relation_stated_the_other_way_round_fails(seed, split):
         return
     first, relation, second = s.relation
     turned = dataclasses.replace(s, relation=(second, relation, first))
-    same = s.objects[first].thing == s.objects[second].thing
-    assert score(statement(turned), truth(s))["relations"] == (int(same and _alike(s)), 1)
+    # It holds all the same where what is said of each thing is true of the other.
+    said, there = statement(s).things, truth(s).things
+    either = all(fits(said[i], there[1 - i]) for i in (0, 1))
+    assert score(statement(turned), truth(s))["relations"] == (int(either), 1)
 
 
-def _alike(s):
-    """Whether the caption says nothing that tells its two things apart."""
-    return len(set(statement(s).things)) == 1
+def fits(said, there):
+    return all(asked in (None, found) for asked, found in zip(said, there, strict=True))
 
 
 def test_unknown_relations_are_refused():
