@@ -60,6 +60,13 @@ def test_plain_xarray_opens_the_whole_tree(recorded):
         assert value.dtype == spec.dtype
 
 
+def test_chunks_of_many_pieces_are_whole_and_leave_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(xray.store, "PIECE", 1000)
+    trace = record(StoreRecorder(tmp_path / "run.zarr", header(steps=2)))
+    synthetic_run.assert_holds_run(trace, 2)
+    assert not list(tmp_path.rglob("*partial*"))
+
+
 @pytest.mark.filterwarnings("error")
 def test_plain_xarray_opens_one_site_with_its_coordinates(recorded):
     dataset = xarray.open_zarr(recorded, group="unet/mid/attn.0/cross/weights", chunks=None)

@@ -15,7 +15,7 @@ Why a process killed at any moment leaves a readable store:
 
 - all metadata is written before step 0, at full length, in a folder that is renamed to its name
   only when it is whole; floats read as NaN, integers as 0, until they are written;
-- one step of one site is one chunk, and Zarr writes a chunk to a temporary file and renames it;
+- one step of one site is one chunk, written to a temporary file that is then renamed;
 - `complete[step]` is written after all of the step's chunks. A step counts only if complete.
 
 This is safety from a killed process. Nothing is flushed to the device, so a power cut may lose

@@ -226,8 +226,8 @@ def costs_figure(parts: dict[str, Measured], model: str) -> Figure:
         "What its blocks cost",
         [
             f"{model}, {size[1]}×{size[0]}, one guidance branch; each network from left to right "
-            "as it runs. A guided run computes the U-Net twice in every step, but once what comes "
-            "before its first cross-attention; the text encoder twice and the decoder once in all, "
+            "as it runs. A guided run computes the U-Net twice in every step, what precedes its "
+            "first cross-attention only once; the text encoder twice and the decoder once in all, "
             "the encoder not at all.",
         ],
         below=foot + pitch * len(columns),
