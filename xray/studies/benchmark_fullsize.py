@@ -4,7 +4,8 @@
     results["ours"].median("step"), results["ours"].peak
 
 All systems of a round are kept open and take turns step by step, so that what else the machine does
-hits all alike. Where not all fit into memory, each is a round of its own.
+hits all alike. Where not all fit into memory, each is a round of its own. What a step has recorded
+is written by a thread while its system waits for the next turn, and is not in the step's time.
 """
 
 from __future__ import annotations
