@@ -23,8 +23,7 @@ def reserved(shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
     """
     count, size = math.prod(shape), np.dtype(dtype).itemsize
     if count * size >= ALONE:
-        pages = _pages(count * size)
-        return np.frombuffer(pages, dtype).reshape(shape)
+        return np.frombuffer(_pages(count * size), dtype).reshape(shape)
     room = np.empty(count + 64 // size, dtype)
     start = -room.ctypes.data % 64 // size
     return room[start : start + count].reshape(shape)
