@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from xray.studies import benchmark_fullsize as study
 
-FAKE = """
+FAKE = """{start}
 import json, sys, time
 phases, held = {phases}, []
 for phase, seconds, more in phases:
@@ -35,7 +35,7 @@ def commands_of(log):
             sys.executable,
             "-S",
             "-c",
-            FAKE.format(name=name, log=str(log), **{"end": "", **systems[name]}),
+            FAKE.format(name=name, log=str(log), **{"start": "", "end": "", **systems[name]}),
         ]
 
     make.log = lambda: log.read_text().split()
@@ -83,6 +83,26 @@ def test_systems_take_turns_once_all_have_made_a_step(together):
     alternating = ["astep", "bstep", "astep", "bstep", "bstep", "bstep", "bdecode"]
     assert [line for line in told if line in begun] == begun
     assert told[len(begun) :] == alternating
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows halts no process")
+def test_who_waits_is_halted_with_all_its_threads(fakes, tmp_path):
+    ticks = tmp_path / "ticks"
+    ticking = f"""
+import threading, time
+def tick():
+    while True:
+        print(time.monotonic(), file=open({str(ticks)!r}, "a"))
+        time.sleep(0.02)
+threading.Thread(target=tick, daemon=True).start()
+"""
+    steps = {"phases": [("step", 0.1, 0)] * 3}
+    waited = {"phases": [("step", 1.0, 0)] * 2}
+    fakes_of = fakes(a={**steps, "start": ticking}, b=waited)
+    study.measure(fakes_of, ["a", "b"], available=10**12)
+    times = [float(line) for line in ticks.read_text().split()]
+    pauses = sorted(b - a for a, b in zip(times, times[1:], strict=False))
+    assert pauses[-2] > 0.9 and pauses[-3] < 0.5, pauses  # both steps of b, and nothing else
 
 
 def test_what_does_not_fit_together_runs_one_after_the_other(fakes):

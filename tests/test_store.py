@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import mmap
 import os
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ import zarr
 from kill_writer import STEPS
 from synthetic_run import SITES, header, record, values
 
+import xray.direct
 import xray.store
 import xray.trace
 from xray.recorder import StoreRecorder
@@ -60,8 +62,9 @@ def test_plain_xarray_opens_the_whole_tree(recorded):
         assert value.dtype == spec.dtype
 
 
-def test_chunks_of_many_pieces_are_whole_and_leave_nothing_else(tmp_path, monkeypatch):
-    monkeypatch.setattr(xray.store, "PIECE", 1000)
+def test_large_chunks_are_whole_and_leave_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(xray.direct, "LARGE", 1000)
+    monkeypatch.setattr(xray.direct, "PIECE", mmap.PAGESIZE)
     trace = record(StoreRecorder(tmp_path / "run.zarr", header(steps=2)))
     synthetic_run.assert_holds_run(trace, 2)
     assert not list(tmp_path.rglob("*partial*"))

@@ -222,7 +222,8 @@ def test_a_save_that_fails_leaves_nothing(copy, tmp_path):
 
 def chunk(path, site, step):
     """The file of one step of a site."""
-    return next(f for f in path.joinpath(site, "value", "c", str(step)).rglob("*") if f.is_file())
+    (file,) = path.joinpath(site, "value").glob(f"c.{step}.*")
+    return file
 
 
 def test_one_step_is_read_without_the_others(copy):
@@ -233,6 +234,23 @@ def test_one_step_is_read_without_the_others(copy):
     np.testing.assert_array_equal(trace.lazy(WEIGHTS).sel(step=3).values, values(WEIGHTS, 3))
     with pytest.raises(TraceError):
         trace[WEIGHTS]
+
+
+def test_a_trace_of_the_first_format_with_its_chunks_in_folders_is_read(copy, trace):
+    for array in [file.parent for file in copy.rglob("zarr.json") if file.parent != copy]:
+        metadata = (array / "zarr.json").read_text()
+        (array / "zarr.json").write_text(metadata.replace('"separator": "."', '"separator": "/"'))
+        for file in array.glob("c.*"):
+            chunk = array.joinpath(*file.name.split("."))
+            file.rename(array / "moving")
+            chunk.parent.mkdir(parents=True, exist_ok=True)
+            (array / "moving").rename(chunk)
+    root = (copy / "zarr.json").read_text().replace('"separator": "."', '"separator": "/"')
+    (copy / "zarr.json").write_text(root)
+    edit(copy, "xray_format", 1)
+    first = xray.trace.open(copy)
+    for site in trace.sites:
+        np.testing.assert_array_equal(first[site].values, trace[site].values)
 
 
 def test_a_trace_can_be_read_while_it_is_written(tmp_path):
@@ -269,14 +287,14 @@ def test_nothing_is_unpickled(path, monkeypatch):
         (lambda p: cut(p / "zarr.json"), "is damaged: zarr.json is not whole"),
         (lambda p: (p / "zarr.json").write_text("[]"), "something else wrote"),
         (lambda p: edit(p, "xray_format", None), "something else wrote"),
-        (lambda p: edit(p, "xray_format", 2), "format 2 and this version reads up to 1; upgrade"),
+        (lambda p: edit(p, "xray_format", 3), "format 3 and this version reads up to 2; upgrade"),
         (lambda p: edit(p, "sites", ["unet/gone"]), "is damaged: .*unet/gone"),
         (lambda p: shutil.rmtree(p / "complete"), "is damaged"),
-        (lambda p: cut(p / "complete/c/0"), "is damaged"),
+        (lambda p: cut(p / "complete/c.0"), "is damaged"),
         (lambda p: cut(p / "timestep/zarr.json"), "is damaged"),
-        (lambda p: (p / "complete/c/0").unlink(), "is damaged: complete/c/0 is missing"),
-        (lambda p: (p / "step/c/0").unlink(), "is damaged: step/c/0 is missing"),
-        (lambda p: (p / "timestep/c/0").unlink(), "is damaged: timestep/c/0 is missing"),
+        (lambda p: (p / "complete/c.0").unlink(), "is damaged: complete/c.0 is missing"),
+        (lambda p: (p / "step/c.0").unlink(), "is damaged: step/c.0 is missing"),
+        (lambda p: (p / "timestep/c.0").unlink(), "is damaged: timestep/c.0 is missing"),
         (lambda p: forget_last_step(p), "is damaged: 4 of 5 steps of a complete run"),
     ],
 )
@@ -293,9 +311,9 @@ def test_what_is_no_whole_trace_is_refused_when_opened(copy, damage, message):
         lambda p: cut(chunk(p, "sampler/latent", 2)),  # compressed
         lambda p: chunk(p, "sampler/latent", 2).unlink(),
         lambda p: cut(p / "sampler/latent/value/zarr.json"),
-        lambda p: cut(p / "sampler/latent/timestep/c/0"),
-        lambda p: (p / "sampler/latent/timestep/c/0").unlink(),
-        lambda p: (p / "sampler/latent/step/c/0").unlink(),
+        lambda p: cut(p / "sampler/latent/timestep/c.0"),
+        lambda p: (p / "sampler/latent/timestep/c.0").unlink(),
+        lambda p: (p / "sampler/latent/step/c.0").unlink(),
         lambda p: shutil.rmtree(p / "sampler/latent"),
     ],
 )
@@ -308,8 +326,8 @@ def test_a_damaged_site_is_refused_when_read_and_the_others_are_not(copy, damage
 
 
 def test_a_lost_picture_of_a_complete_run_is_damage_and_of_another_is_not(copy):
-    (copy / "image/value/c/0/0/0/0").unlink()
-    with pytest.raises(TraceError, match="is damaged: image/value/c/0/0/0/0 is missing"):
+    (copy / "image/value/c.0.0.0.0").unlink()
+    with pytest.raises(TraceError, match="is damaged: image/value/c.0.0.0.0 is missing"):
         _ = xray.trace.open(copy).image
     edit(copy, "status", "interrupted")
     with pytest.raises(UnknownSite, match=r"no site 'image'.*interrupted"):

@@ -286,11 +286,12 @@ def open(path: str | os.PathLike) -> Trace:
     """
     path = Path(path).absolute()
     made, root = _made(path), read_root(path)
+    nodes = root["consolidated_metadata"]["metadata"]
     try:
-        step, timestep, complete = (_root_array(path, name) for name in ROOT_ARRAYS)
+        step, timestep, complete = (_root_array(path, nodes, name) for name in ROOT_ARRAYS)
         specs = {}
         for site in root["attributes"]["sites"]:
-            node = root["consolidated_metadata"]["metadata"][f"{site}/value"]
+            node = nodes[f"{site}/value"]
             dims, shape = node.get("dimension_names") or [], node["shape"]
             first = 1 if dims[:1] == ["step"] else 0
             dtype = np.dtype(node["data_type"])
@@ -307,9 +308,9 @@ def open(path: str | os.PathLike) -> Trace:
         specs = {
             site: spec
             for site, spec in specs.items()
-            if spec.per_step or chunk_file(path, f"{site}/value", len(spec.shape)).exists()
+            if spec.per_step or chunk_file(path, nodes, f"{site}/value").exists()
         }
-    opened = functools.cache(lambda site: _open_site(path, site, specs[site], count))
+    opened = functools.cache(lambda site: _open_site(path, nodes, site, specs[site], count))
 
     def load(site: str) -> xarray.DataArray:
         if _made(path) != made:
@@ -337,8 +338,8 @@ def _made(path: Path) -> tuple[int, int] | None:
     return file.st_ino, file.st_mtime_ns
 
 
-def _root_array(path: Path, name: str) -> np.ndarray:
-    _check_there(path, chunk_file(path, name, 1))
+def _root_array(path: Path, nodes: Mapping[str, Any], name: str) -> np.ndarray:
+    _check_there(path, chunk_file(path, nodes, name))
     return zarr.open_array(path / name, mode="r", zarr_format=3)[:]
 
 
@@ -348,18 +349,20 @@ def _check_there(path: Path, file: Path) -> None:
         raise TraceError(f"{path} is damaged: {file.relative_to(path)} is missing")
 
 
-def _open_site(path: Path, site: str, spec: SiteSpec, count: int) -> xarray.DataArray:
-    for step in range(count if spec.per_step else 1):
-        _check_there(path, chunk_file(path, f"{site}/value", len(spec.shape) + spec.per_step, step))
+def _open_site(
+    path: Path, nodes: Mapping[str, Any], site: str, spec: SiteSpec, count: int
+) -> xarray.DataArray:
     try:
+        for step in range(count if spec.per_step else 1):
+            _check_there(path, chunk_file(path, nodes, f"{site}/value", step))
         # The site's own metadata: looking it up in that of the root takes twenty times as long.
         # Not cached, so that memory goes when a tensor does.
         dataset = xarray.open_dataset(
             path, engine="zarr", group=site, consolidated=False, cache=False, chunks=None
         )
         array = dataset["value"].rename(site)
-        for name, coord in array.coords.items():
-            _check_there(path, chunk_file(path, f"{site}/{name}", coord.ndim))
+        for name in array.coords:
+            _check_there(path, chunk_file(path, nodes, f"{site}/{name}"))
         coords = {name: (coord.dims, _text(coord.values)) for name, coord in array.coords.items()}
     except TraceError:
         raise

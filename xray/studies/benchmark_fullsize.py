@@ -4,8 +4,9 @@
     results["ours"].median("step"), results["ours"].peak
 
 All systems of a round are kept open and take turns step by step, so that what else the machine does
-hits all alike. Where not all fit into memory, each is a round of its own. What a step has recorded
-is written by a thread while its system waits for the next turn, and is not in the step's time.
+hits all alike. Where not all fit into memory, each is a round of its own. Who waits for its turn is
+halted with all of its threads: what a step has recorded is written beside the next, as in any run,
+and not while another is timed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -107,8 +109,11 @@ class System:
             # Asked for while it waits: there is nothing left of a process that has ended.
             self.result.highest_with_files = memory.status(self._process.pid).get("VmHWM", 0)
             self._since = time.perf_counter()
+            self._signal("SIGCONT")
             print(file=self._process.stdin, flush=True)
         line = self._process.stdout.readline()
+        if line:  # else it ends, and has to come to that
+            self._signal("SIGSTOP")
         self._worked, self._since = self._worked + time.perf_counter() - self._since, None
         if not line:
             self._check_end()
@@ -116,6 +121,10 @@ class System:
         told = json.loads(line)
         self.result.turns.append((told["phase"], told["seconds"]))
         return told["phase"]
+
+    def _signal(self, name: str) -> None:
+        if hasattr(signal, name):  # Windows halts no process
+            self._process.send_signal(getattr(signal, name))
 
     def _check_end(self) -> None:
         if code := self._process.wait():
