@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import numpy as np
@@ -20,16 +21,15 @@ def normal(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
-def matrices():
-    return (np.array(m, np.float64) for m in (winograd.OUTPUT, winograd.KERNEL, winograd.INPUT))
+BASES = {2: winograd.F2, 4: winograd.F4}
 
 
-@given(seed=st.integers(0, 2**32))
-def test_the_three_matrices_are_a_convolution(seed):
-    """Y = Aᵀ ((G g) ⊙ (Bᵀ d)) is 4 positions of the 3-tap correlation of 6 numbers, exactly."""
-    output, kernel, inputs = matrices()
+@given(seed=st.integers(0, 2**32), tile=st.sampled_from([2, 4]))
+def test_the_three_matrices_are_a_convolution(seed, tile):
+    """Y = Aᵀ ((G g) ⊙ (Bᵀ d)) is `tile` positions of the 3-tap correlation, exactly."""
+    inputs, kernel, output = (np.array(m, np.float64) for m in BASES[tile])
     random = np.random.default_rng(seed)
-    d, g = random.standard_normal(6), random.standard_normal(3)
+    d, g = random.standard_normal(tile + 2), random.standard_normal(3)
     found = output @ ((kernel @ g) * (inputs @ d))
     np.testing.assert_allclose(found, np.correlate(d, g, "valid"), atol=1e-13)
 
@@ -40,19 +40,22 @@ def test_the_three_matrices_are_a_convolution(seed):
     tiles=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     channels=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     held=st.sampled_from([40, 200, 2**20]),
+    tile=st.sampled_from([2, 4]),
 )
-def test_it_is_the_convolution(n, tiles, channels, held):
+def test_it_is_the_convolution(n, tiles, channels, held, tile):
     """In bands of the picture and shares of the kernel as whole."""
-    x, kernel = normal(0, n, 4 * tiles[0], 4 * tiles[1], channels[0]), normal(1, 3, 3, *channels)
+    height, width = (tile * count for count in tiles)
+    x, kernel = normal(0, n, height, width, channels[0]), normal(1, 3, 3, *channels)
     expected = conv.conv2d(tf.constant(x), kernel, 0.0, padding=winograd.SAME)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(winograd, "HELD", held)
-        found = winograd.winograd(tf.constant(x), tf.constant(kernel))
+        found = winograd.winograd(tf.constant(x), tf.constant(kernel), BASES[tile])
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
-def test_at_full_size_the_error_is_a_ten_thousandth_of_the_standard_deviation():
-    x, kernel = normal(0, 1, 32, 32, 320), normal(1, 3, 3, 320, 128) * np.float32(0.02)
+@pytest.mark.parametrize("shape", [(1, 32, 32), (2, 16, 16)])  # in each of the two bases
+def test_at_full_size_the_error_is_a_ten_thousandth_of_the_standard_deviation(shape):
+    x, kernel = normal(0, *shape, 320), normal(1, 3, 3, 320, 128) * np.float32(0.02)
     arguments = (tf.constant(x), tf.constant(kernel), normal(2, 128))
     fast = winograd.conv2d(*arguments, padding=winograd.SAME)
     plain = conv.conv2d(*arguments, padding=winograd.SAME).numpy()
@@ -62,7 +65,7 @@ def test_at_full_size_the_error_is_a_ten_thousandth_of_the_standard_deviation():
 @pytest.mark.parametrize(
     ("side", "channels", "taps", "strides", "padding"),
     [
-        (8, (128, 128), 3, 1, winograd.SAME),  # few positions
+        (16, (128, 128), 3, 1, winograd.SAME),  # few positions
         (32, (4, 320), 3, 1, winograd.SAME),  # few channels
         (32, (128, 128), 3, 2, ((0, 1), (0, 1))),
         (32, (128, 128), 1, 1, ((0, 0), (0, 0))),
@@ -91,7 +94,8 @@ def test_what_a_model_computes_by_stands_in_its_mode(tiny, model, spare):
 def test_bands_are_computed_one_after_the_other(monkeypatch):
     monkeypatch.setattr(winograd, "HELD", 36 * 8)
     specs = tf.TensorSpec((1, 8, 8, 4)), tf.TensorSpec((3, 3, 4, 4))
-    graph = tf.function(winograd.winograd).get_concrete_function(*specs).graph
+    convolution = functools.partial(winograd.winograd, basis=winograd.F4)
+    graph = tf.function(convolution).get_concrete_function(*specs).graph
     gathers = [op for op in graph.get_operations() if op.type == "GatherV2"]
     assert len(gathers) > 1
     for before, after in itertools.pairwise(gathers):
@@ -104,6 +108,7 @@ def test_a_whole_run_stays_where_it_was(monkeypatch):
     asked = {"prompt": "a red star above a blue moon", "steps": 25, "seed": 7}
     plain = xray.load("mini", exact=True).generate(**asked)
     monkeypatch.setattr(winograd, "POSITIONS", 0)
+    monkeypatch.setattr(winograd, "POSITIONS_F4", 2 * 8 * 8)
     monkeypatch.setattr(winograd, "CHANNELS", 0)
     fast = xray.load("mini").generate(**asked)
     for step in (0, 12, 24):
