@@ -112,7 +112,7 @@ def winograd(x: Any, kernel: Any, basis: Basis) -> Any:
     tops = np.arange(n)[:, None] * (height + 2) + np.arange(0, height, tile)
     lefts, inside = np.arange(0, width, tile), np.arange(window)
     bands = _split(tops.ravel(), window**2 * tops.size * lefts.size * c / HELD)
-    shares = _split(np.arange(d), window**2 * c * d / (2 * HELD))  # of the kernels
+    shares = _split(np.arange(d), window**2 * c * d / (4 * HELD))  # of the kernels
 
     def inputs(band: np.ndarray) -> Any:
         rows = (band + inside[:, None])[:, None, :, None]
