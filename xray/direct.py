@@ -43,8 +43,8 @@ def write(path: str | os.PathLike, content: Any) -> None:
 
 
 def _write(path: str | os.PathLike, content: memoryview, flags: int) -> None:
-    def opened(path: str, mode: int) -> int:
-        return os.open(path, mode | flags, 0o666)
+    def opened(path: str, usual: int) -> int:
+        return os.open(path, usual | flags, 0o666)
 
     room = np.empty(PIECE + mmap.PAGESIZE, np.uint8)
     first = -room.ctypes.data % mmap.PAGESIZE
