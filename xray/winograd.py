@@ -63,8 +63,8 @@ F4 = Basis(
     ),
 )
 SAME = ((1, 1), (1, 1))
-# Over all images: turning a kernel takes longer than it saves up to so many, and into the larger
-# basis than into the smaller.
+# Over all images; with no more than these, turning the kernel costs more than it saves, and turning
+# it into F4's basis more than into F2's.
 POSITIONS, POSITIONS_F4 = 16 * 16, 2 * 16 * 16
 CHANNELS = 128  # at least, for the change of the input's basis to cost less than it saves
 HELD = 2**23  # numbers of the input that are held in the other basis at a time
