@@ -81,17 +81,19 @@ def largest_tensor(fn, *shapes):
 
 @pytest.mark.parametrize("queries", [64, 256])
 def test_no_tensor_is_larger_than_the_weights_held(monkeypatch, queries):
-    monkeypatch.setattr(module, "HELD", 16 * queries)
+    monkeypatch.setattr(module, "HELD", 2 * 16 * queries)  # by two pieces together
     shape = (1, 2, queries, 4)
     assert largest_tensor(attention, shape, shape, shape) == 16 * queries
     assert largest_tensor(attention_weights, shape, shape) == 2 * queries * queries
 
 
-def test_pieces_are_computed_one_after_the_other(monkeypatch):
+def test_pieces_of_no_more_than_two_heads_are_there_at_once(monkeypatch):
     """Each waits for the one before it: at once they would be as large as the whole."""
-    monkeypatch.setattr(module, "HELD", 16 * 64)
-    spec = tf.TensorSpec((1, 1, 64, 4))
+    monkeypatch.setattr(module, "HELD", 2 * 16 * 64)
+    spec = tf.TensorSpec((1, 3, 64, 4))
     graph = tf.function(attention).get_concrete_function(spec, spec, spec).graph
+    loop = next(op for op in graph.get_operations() if op.type in ("While", "StatelessWhile"))
+    assert loop.get_attr("parallel_iterations") == 2
     body = next(f.graph for name, f in graph._functions.items() if "body" in str(name))
     products = [
         op for op in body.get_operations() if op.type == "BatchMatMulV2" or op.type == "MatMul"

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 HELD = 2**21  # weights at a time: 8 MB, which stay in a processor's cache; 8 heads of 4096² are 512
+AT_ONCE = 2  # pieces that share these: while one waits for its last thread another goes on
 
 
 def attention(q: Any, k: Any, v: Any, *, mask: Any = None) -> Any:
@@ -82,14 +83,16 @@ def _softmax(q: Any, mask: Any, k: Any) -> Any:
 
 def _in_pieces(function: Callable, first: Any, mask: Any, *others: Any) -> Any:
     """``function(first, mask, *others)`` of (n, heads, queries or keys, any), no more than `HELD`
-    weights at a time: of a few heads after the other or, if one has more, of its queries.
+    weights at a time: of a few heads after the other or, if one has more, of its queries, in two
+    rows of pieces side by side.
     """
     n, heads, queries = first.shape[:3]
     count, each = n * heads, queries * others[0].shape[2]
     if count * each <= HELD:
         return function(first, mask, *others)
-    few = max(d for d in range(1, max(1, HELD // each) + 1) if count % d == 0)
-    rows = max(1, HELD // (few * others[0].shape[2]))
+    piece = HELD // AT_ONCE
+    few = max(d for d in range(1, max(1, piece // each) + 1) if count % d == 0)
+    rows = max(1, piece // (few * others[0].shape[2]))
 
     def of_a_few(arrays: Any) -> Any:
         first, *others = arrays
@@ -102,5 +105,5 @@ def _in_pieces(function: Callable, first: Any, mask: Any, *others: Any) -> Any:
         return tf.concat(out, axis=1)
 
     flat = [tf.reshape(x, (count // few, few, *x.shape[2:])) for x in (first, *others)]
-    out = tf.map_fn(of_a_few, flat, parallel_iterations=1, fn_output_signature=tf.float32)
+    out = tf.map_fn(of_a_few, flat, parallel_iterations=AT_ONCE, fn_output_signature=tf.float32)
     return tf.reshape(out, (n, heads, *out.shape[2:]))
