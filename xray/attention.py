@@ -27,10 +27,8 @@ def attention(q: Any, k: Any, v: Any, *, mask: Any = None) -> Any:
         (n, heads, queries, d).
     """
 
-    def rows(q: Any, mask: Any, k: Any, v: Any) -> Any:
-        return _softmax(q, mask, k) @ v
-
-    return _in_pieces(rows, q, mask, k, v)
+    (x,) = _in_pieces(lambda q, mask, k, v: [_softmax(q, mask, k) @ v], q, mask, k, v)
+    return x
 
 
 def attention_and_pooled(q: Any, k: Any, v: Any, grid: tuple[int, int], side: int) -> Any:
@@ -41,12 +39,11 @@ def attention_and_pooled(q: Any, k: Any, v: Any, grid: tuple[int, int], side: in
         keys).
     """
 
-    def rows(q: Any, mask: Any, k: Any, v: Any) -> Any:
+    def rows(q: Any, mask: Any, k: Any, v: Any) -> list:
         weights = _softmax(q, mask, k)
-        return tf.concat([weights @ v, pooled(weights, grid, side)], axis=-1)
+        return [weights @ v, pooled(weights, grid, side)]
 
-    both = _in_pieces(rows, q, None, k, v)
-    return tf.split(both, [v.shape[-1], both.shape[-1] - v.shape[-1]], axis=-1)
+    return _in_pieces(rows, q, None, k, v, results=2)
 
 
 def pooled(weights: Any, grid: tuple[int, int], side: int) -> Any:
@@ -59,21 +56,23 @@ def pooled(weights: Any, grid: tuple[int, int], side: int) -> Any:
     """
     height, width = grid
     down, across = min(side, height), min(side, width)
-    rows = tf.reduce_mean(tf.reshape(weights, (-1, down, height // down, width)), axis=2)
-    # The other average as a product: reducing neighbours in memory takes four times as long.
-    average = np.kron(np.eye(across), np.full((width // across, 1), across / width))
-    means = tf.matmul(tf.reshape(rows, (-1, width)), average.astype(np.float32))
+    # As one product: reducing neighbours in memory takes four times as long.
+    row = np.kron(np.eye(across), np.ones((width // across, 1)))
+    average = np.tile(row, (height // down, 1)) * (down * across / (height * width))
+    means = tf.matmul(tf.reshape(weights, (-1, len(average))), average.astype(np.float32))
     return tf.reshape(means, (*weights.shape[:-1], down * across))
 
 
 def attention_weights(q: Any, k: Any, *, mask: Any = None) -> Any:
     """softmax(q kᵀ / √d + mask), whole: (n, heads, queries, keys)."""
-    return _in_pieces(_softmax, q, mask, k)
+    (weights,) = _in_pieces(lambda q, mask, k: [_softmax(q, mask, k)], q, mask, k)
+    return weights
 
 
 def weighted_values(weights: Any, v: Any) -> Any:
     """weights v in the same pieces as `attention`, so that unchanged weights give the same bits."""
-    return _in_pieces(lambda weights, _, v: weights @ v, weights, None, v)
+    (x,) = _in_pieces(lambda weights, _, v: [weights @ v], weights, None, v)
+    return x
 
 
 def _softmax(q: Any, mask: Any, k: Any) -> Any:
@@ -81,10 +80,14 @@ def _softmax(q: Any, mask: Any, k: Any) -> Any:
     return tf.nn.softmax(scores if mask is None else scores + mask)
 
 
-def _in_pieces(function: Callable, first: Any, mask: Any, *others: Any) -> Any:
+def _in_pieces(
+    function: Callable[..., list], first: Any, mask: Any, *others: Any, results: int = 1
+) -> list:
     """``function(first, mask, *others)`` of (n, heads, queries or keys, any), no more than `HELD`
     weights at a time: of a few heads after the other or, if one has more, of its queries, in two
     rows of pieces side by side.
+
+    It returns a list of so many `results`, all (n, heads, queries, any).
     """
     n, heads, queries = first.shape[:3]
     count, each = n * heads, queries * others[0].shape[2]
@@ -94,16 +97,17 @@ def _in_pieces(function: Callable, first: Any, mask: Any, *others: Any) -> Any:
     few = max(d for d in range(1, max(1, piece // each) + 1) if count % d == 0)
     rows = max(1, piece // (few * others[0].shape[2]))
 
-    def of_a_few(arrays: Any) -> Any:
+    def of_a_few(arrays: Any) -> list:
         first, *others = arrays
-        out = []
+        out: list[list] = [[]]
         for i in range(0, queries, rows):
             part = slice(i, i + rows)
-            with tf.control_dependencies(out[-1:]):  # not all at once
+            with tf.control_dependencies(out[-1]):  # not all at once
                 masked = None if mask is None else mask[part]
                 out.append(function(first[:, part], masked, *others))
-        return tf.concat(out, axis=1)
+        return [tf.concat(parts, axis=1) for parts in zip(*out[1:], strict=True)]
 
     flat = [tf.reshape(x, (count // few, few, *x.shape[2:])) for x in (first, *others)]
-    out = tf.map_fn(of_a_few, flat, parallel_iterations=AT_ONCE, fn_output_signature=tf.float32)
-    return tf.reshape(out, (n, heads, *out.shape[2:]))
+    signature = [tf.float32] * results
+    out = tf.map_fn(of_a_few, flat, parallel_iterations=AT_ONCE, fn_output_signature=signature)
+    return [tf.reshape(x, (n, heads, *x.shape[2:])) for x in out]
