@@ -4,8 +4,9 @@ Stable Diffusion 1.4's sizes: diffusion-xray, recording cross-attention to disk,
 self-attention, and recording nothing, beside KerasCV's own loop and, where they are installed (the
 extra "parity"), diffusers and torch; and the miniature. Each is a process of its own; they take
 turns step by step, so that what else the machine does hits all alike. Where they do not all fit
-into memory, one follows the other. Times do not depend on what the weights are: unless --model
-names one, random ones are written to runs/random_weights once, 2.1 GB.
+into memory, one follows the other, which it says: their ratios are then of different minutes, and
+two at a time (--system ours --system recording) tell more. Times do not depend on what the weights
+are: unless --model names one, random ones are written to runs/random_weights once, 2.1 GB.
 
 How to read it: the table has medians after the first step, which traces or compiles. In
 figures/steps.png every dot is a step, and a curve is the memory of a whole run: load, text, steps,
@@ -24,6 +25,10 @@ from xray import options, script
 from xray.experiment import experiment
 from xray.studies import benchmark_fullsize as study
 
+ONE_BY_ONE = (
+    "these systems do not fit into free memory together and run one after the other: their ratios "
+    "are of different minutes. Name two with --system to have them take turns"
+)
 LONG = ("pooled", "keras_cv", "diffusers")  # left out by --quick
 
 
@@ -98,8 +103,11 @@ def main(
         commands = study.commands(
             folder, size, steps + 1, record, dtype, memory, scratch=this.folder
         )
+        rounds = study.rounds(system)
+        if len(rounds) > 1:
+            print(ONE_BY_ONE)
         with counted("turns", study.turns(system, steps + 1)) as tick:
-            results = study.measure(commands, system, progress=tick)
+            results = study.measure(commands, rounds, progress=tick)
         this.clock.lap("measure")
 
         this.clear("turns.csv", "memory.csv", "figures/*", "summary.json")
@@ -122,6 +130,7 @@ def main(
             "dtype": dtype,
             "memory": memory,
             "record": list(record),
+            "rounds": rounds,
         }
         this.finish({**asked, "machine": study.machine(), "systems": study.summary(results)})
 

@@ -53,7 +53,7 @@ def together(tmp_path_factory):
     fakes = commands_of(tmp_path_factory.mktemp("together") / "log")
     start = time.perf_counter()
     commands = fakes(a={"phases": QUICK}, b={"phases": SLOW})
-    found = study.measure(commands, ["a", "b"], available=10**12)
+    found = study.measure(commands, [["a", "b"]])
     return found, fakes.log(), time.perf_counter() - start
 
 
@@ -99,7 +99,7 @@ threading.Thread(target=tick, daemon=True).start()
     steps = {"phases": [("step", 0.1, 0)] * 3}
     waited = {"phases": [("step", 1.0, 0)] * 2}
     fakes_of = fakes(a={**steps, "start": ticking}, b=waited)
-    study.measure(fakes_of, ["a", "b"], available=10**12)
+    study.measure(fakes_of, [["a", "b"]])
     times = [float(line) for line in ticks.read_text().split()]
     pauses = sorted(b - a for a, b in zip(times, times[1:], strict=False))
     assert pauses[-2] > 0.9 and pauses[-3] < 0.5, pauses  # both steps of b, and nothing else
@@ -107,20 +107,24 @@ threading.Thread(target=tick, daemon=True).start()
 
 def test_what_does_not_fit_together_runs_one_after_the_other(fakes):
     commands = fakes(a={"phases": QUICK}, b={"phases": SLOW})
-    study.measure(commands, ["a", "b"], available=study.EACH * 2 - 1)
+    study.measure(commands, study.rounds(["a", "b"], available=study.EACH * 2 - 1))
     assert [line[0] for line in fakes.log()] == ["a"] * len(QUICK) + ["b"] * len(SLOW)
+
+
+def test_what_fits_together_takes_turns():
+    assert study.rounds(["a", "b"], available=study.EACH * 2) == [["a", "b"]]
 
 
 def test_a_system_that_fails_says_why_and_the_others_are_ended(fakes):
     commands = fakes(a={"phases": SLOW}, b={"phases": QUICK, "end": "sys.exit('out of cheese')"})
     with pytest.raises(ValueError, match="b ended with status 1: out of cheese"):
-        study.measure(commands, ["a", "b"], available=10**12)
+        study.measure(commands, [["a", "b"]])
 
 
 def test_a_system_that_is_killed_is_said_to_have_been(fakes):
     end = "import os; os.kill(os.getpid(), 9)"
     with pytest.raises(ValueError, match="status -9, killed, as the system does when memory"):
-        study.measure(fakes(a={"phases": QUICK, "end": end}), ["a"])
+        study.measure(fakes(a={"phases": QUICK, "end": end}), [["a"]])
 
 
 @pytest.mark.slow
@@ -138,6 +142,7 @@ def test_the_benchmark_on_the_miniature(tmp_path):
     assert "step: recording self-attention / not" in result.output
     summary = running.summary(tmp_path / "out")
     assert summary["systems"].keys() == {"recording", "pooled", "ours", "miniature"}
+    assert (len(summary["rounds"]) > 1) == ("one after the other" in result.output)
     for found in summary["systems"].values():
         assert len(found["step_seconds_each"]) == 3
         assert found["step_seconds"] < found["first_step_seconds"]

@@ -1,6 +1,6 @@
 """How fast a guided step is, beside others, each system in a process of its own.
 
-    results = measure(commands(folder, size=512, steps=6), ["ours", "diffusers"])
+    results = measure(commands(folder, size=512, steps=6), rounds(["ours", "diffusers"]))
     results["ours"].median("step"), results["ours"].peak
 
 All systems of a round are kept open and take turns step by step, so that what else the machine does
@@ -152,19 +152,29 @@ def running(name: str, command: Sequence[str]) -> Iterator[System]:
             watch.join()
 
 
+def rounds(systems: Sequence[str], available: int | None = None) -> list[list[str]]:
+    """Which systems take turns: all, or each runs alone where not all fit into memory.
+
+    Args:
+        systems: their names.
+        available: bytes of memory that all may take together; by default, what is free.
+    """
+    available = memory.available() if available is None else available
+    together = available is None or len(systems) * EACH <= available
+    return [list(systems)] if together else [[name] for name in systems]
+
+
 def measure(
     command: Callable[[str], Sequence[str]],
-    systems: Sequence[str],
+    rounds: Sequence[Sequence[str]],
     *,
-    available: int | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, Result]:
-    """Run systems in turns.
+    """Run systems, those of a round in turns.
 
     Args:
         command: what starts the process of a system; see `xray.studies.fullsize_systems`.
-        systems: their names.
-        available: bytes of memory that all may take together; by default, what is free.
+        rounds: names of systems; see `rounds`.
         progress: called after each turn.
 
     Returns:
@@ -173,10 +183,8 @@ def measure(
     Raises:
         ValueError: a system ended with an error, which is told.
     """
-    available = memory.available() if available is None else available
-    together = available is None or len(systems) * EACH <= available
     results = {}
-    for names in [systems] if together else [[name] for name in systems]:
+    for names in rounds:
         results |= _round(command, names, progress)
     return results
 
