@@ -4,6 +4,7 @@ total()                  # bytes that this process may use, of the machine's
 available()              # bytes that can be had without swapping
 peak()                   # the most that this process ever held
 own(pid)                 # what another holds now, without mapped files (Linux)
+give_back()              # what TensorFlow keeps of memory that is free
 
 Reference:
     proc(5), /proc/meminfo and /proc/pid/status; Linux's cgroup-v2.rst, memory.
@@ -76,6 +77,32 @@ def keep_freed() -> None:
     arenas, trim, mapped = -8, -1, -3  # M_ARENA_MAX, M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
     for option, value in ((arenas, 1), (trim, 2**30), (mapped, 2**28)):
         mallopt(option, value)
+
+
+def give_back() -> None:
+    """Return to the system the pages that TensorFlow's allocator keeps free (Linux; else nothing).
+
+    It returns none by itself, so that a network's temporaries would add to the next one's. So this
+    takes all of its free room, a large tensor after the other, tells the system that these pages
+    are not needed, and lets go of the tensors.
+    """
+    if sys.platform != "linux":
+        return
+    import mmap
+
+    import numpy as np
+    import tensorflow as tf
+
+    advise, page, rooms, size = ctypes.CDLL(None).madvise, mmap.PAGESIZE, [], 2**28
+    while size >= 2**20:
+        before = own("self")
+        rooms.append(tf.raw_ops.Empty(shape=[size], dtype=tf.uint8, init=False))
+        start = np.frombuffer(memoryview(rooms[-1]), np.uint8).ctypes.data
+        skipped = -start % page
+        pages = (size - skipped) // page * page
+        advise(ctypes.c_void_p(start + skipped), ctypes.c_size_t(pages), mmap.MADV_DONTNEED)
+        if before - own("self") < size // 8:  # no room as large was kept: this one is a new one
+            size //= 2
 
 
 def _groups() -> list[Path]:

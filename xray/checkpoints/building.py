@@ -15,7 +15,7 @@ import numpy as np
 from xray.checkpoints import room
 from xray.checkpoints.checkpoint import COMPONENTS, Checkpoint, Component
 from xray.checkpoints.files import Tensor, shown
-from xray.memory import keep_freed
+from xray.memory import give_back, keep_freed
 from xray.reserve import as_tensor, reserved
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ class OneAtATime:
         if old is not None:
             for variable in variables(old, self.networks[old]).values():
                 variable.assign(unwritten(variable.shape, variable.dtype))
+            give_back()
         assign({name: self.networks[name]}, self.components)
         self._here = name
 
