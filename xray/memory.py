@@ -94,15 +94,17 @@ def give_back() -> None:
     import tensorflow as tf
 
     advise, page, rooms, size = ctypes.CDLL(None).madvise, mmap.PAGESIZE, [], 2**28
-    while size >= 2**20:
-        before = own("self")
-        rooms.append(tf.raw_ops.Empty(shape=[size], dtype=tf.uint8, init=False))
-        start = np.frombuffer(memoryview(rooms[-1]), np.uint8).ctypes.data
-        skipped = -start % page
-        pages = (size - skipped) // page * page
-        advise(ctypes.c_void_p(start + skipped), ctypes.c_size_t(pages), mmap.MADV_DONTNEED)
-        if before - own("self") < size // 8:  # no room as large was kept: this one is a new one
-            size //= 2
+    # Where the system promises no more than it has, it may have no room to ask for: so be it.
+    with contextlib.suppress(tf.errors.ResourceExhaustedError), tf.device("CPU"):
+        while size >= 2**20:
+            before = own("self")
+            rooms.append(tf.raw_ops.Empty(shape=[size], dtype=tf.uint8, init=False))
+            start = np.frombuffer(memoryview(rooms[-1]), np.uint8).ctypes.data
+            skipped = -start % page
+            pages = (size - skipped) // page * page
+            advise(ctypes.c_void_p(start + skipped), ctypes.c_size_t(pages), mmap.MADV_DONTNEED)
+            if before - own("self") < size // 8:  # no room as large was kept: this one is new
+                size //= 2
 
 
 def _groups() -> list[Path]:
